@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Tells a person who waits that something is still going on, from 2 s on: a line that renews
+ * itself on a terminal, a line now and then elsewhere. The library's calls block, so a thread does
+ * the telling; it only ever prints.
+ */
+#include <unistd.h>
+
+#include "cli.h"
+
+#define PROGRESS_FIRST (2 * G_USEC_PER_SEC)
+
+struct CliProgress {
+    const Cli *cli;
+    char *what;
+    double limit; /* seconds, or 0 */
+    gint64 start;
+    GThread *thread;
+    GMutex lock;
+    GCond cond;
+    gboolean stop; /* under lock */
+    gboolean shown; /* the thread's until it has ended */
+};
+
+/* When to tell next: each second where the line is rewritten, else ever more seldom. */
+static gint64 progress_pause(gboolean terminal, gint64 elapsed)
+{
+    gint64 seconds = elapsed / G_USEC_PER_SEC;
+
+    if (terminal)
+        return G_USEC_PER_SEC;
+    if (seconds < 10)
+        return (10 - seconds) * G_USEC_PER_SEC;
+    return seconds < 60 ? 20 * G_USEC_PER_SEC : 60 * G_USEC_PER_SEC;
+}
+
+static void progress_tell(CliProgress *progress, gboolean terminal, gint64 elapsed)
+{
+    g_autofree char *of = progress->limit > 0 ? g_strdup_printf(" of %g s", progress->limit)
+                                              : g_strdup("");
+
+    fprintf(stderr, "%sholdfast: %s (%" G_GINT64_FORMAT " s%s)%s", terminal ? "\r" : "",
+            progress->what, elapsed / G_USEC_PER_SEC, of, terminal ? "" : "\n");
+    fflush(stderr);
+    progress->shown = TRUE;
+}
+
+static gpointer progress_main(gpointer data)
+{
+    CliProgress *progress = data;
+    gboolean terminal = isatty(STDERR_FILENO);
+    gint64 next = progress->start + PROGRESS_FIRST;
+
+    g_mutex_lock(&progress->lock);
+    while (!progress->stop) {
+        if (!g_cond_wait_until(&progress->cond, &progress->lock, next)) {
+            gint64 elapsed = g_get_monotonic_time() - progress->start;
+
+            progress_tell(progress, terminal, elapsed);
+            next += progress_pause(terminal, elapsed);
+        }
+    }
+    g_mutex_unlock(&progress->lock);
+    return NULL;
+}
+
+CliProgress *cli_progress_start(const Cli *cli, const char *what, double limit)
+{
+    CliProgress *progress;
+
+    if (cli->quiet || cli->json)
+        return NULL;
+    progress = g_new0(CliProgress, 1);
+    progress->cli = cli;
+    progress->what = cli_safe(what);
+    progress->limit = limit;
+    progress->start = g_get_monotonic_time();
+    g_mutex_init(&progress->lock);
+    g_cond_init(&progress->cond);
+    progress->thread = g_thread_new("progress", progress_main, progress);
+    return progress;
+}
+
+void cli_progress_stop(CliProgress *progress)
+{
+    if (!progress)
+        return;
+    g_mutex_lock(&progress->lock);
+    progress->stop = TRUE;
+    g_cond_signal(&progress->cond);
+    g_mutex_unlock(&progress->lock);
+    g_thread_join(progress->thread);
+    if (progress->shown && isatty(STDERR_FILENO))
+        fputs("\r\033[K", stderr);
+    g_mutex_clear(&progress->lock);
+    g_cond_clear(&progress->cond);
+    g_free(progress->what);
+    g_free(progress);
+}

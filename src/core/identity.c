@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* See identity.h. The look-ups block and belong into lanes; the rules themselves are pure. */
+#include "identity.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#define SCSI_ID "/lib/udev/scsi_id"
+
+/* Stock asks only for paths that begin with these four letters, and so do we. */
+static gboolean identity_in_dev(const char *path)
+{
+    return g_str_has_prefix(path, "/dev");
+}
+
+gboolean identity_needs_facts(const IdentityRules *rules, const char *path)
+{
+    if (rules->file_lockspace_dir)
+        return TRUE;
+    return identity_in_dev(path) && (rules->lvm_lockspace_dir || rules->scsi_lockspace_dir);
+}
+
+char *identity_claim(const struct stat *st)
+{
+    if (S_ISBLK(st->st_mode))
+        return g_strdup_printf("block:%u:%u", major(st->st_rdev), minor(st->st_rdev));
+    return g_strdup_printf("file:%u:%u:%llu", major(st->st_dev), minor(st->st_dev),
+                           (unsigned long long)st->st_ino);
+}
+
+char *identity_lv_key(const char *dm_uuid)
+{
+    static const size_t groups[] = {6, 4, 4, 4, 4, 4, 6};
+    const char *p = dm_uuid;
+    GString *key;
+
+    /* 4 + 32 + 32 characters; internal LVs (snapshots' origins, pools) have a suffix behind */
+    if (strncmp(p, "LVM-", 4) != 0 || strcspn(p, "\n") != 4 + 64)
+        return NULL;
+    p += 4 + 32;
+    key = g_string_new(NULL);
+    for (size_t i = 0; i < G_N_ELEMENTS(groups); i++) {
+        if (i)
+            g_string_append_c(key, '-');
+        g_string_append_len(key, p, (gssize)groups[i]);
+        p += groups[i];
+    }
+    return g_string_free(key, FALSE);
+}
+
+static char *identity_read_sys(dev_t device, const char *attribute)
+{
+    g_autofree char *path = g_strdup_printf("/sys/dev/block/%u:%u/%s", major(device),
+                                            minor(device), attribute);
+    char *text = NULL;
+
+    if (!g_file_get_contents(path, &text, NULL, NULL))
+        return NULL;
+    return g_strstrip(text);
+}
+
+/* What stock runs, run the same way, so that the id is the same to the letter. */
+static char *identity_run_scsi_id(const char *path)
+{
+    const char *argv[] = {SCSI_ID, "--replace-whitespace", "--whitelisted", "--device", path, NULL};
+    g_autofree char *out = NULL;
+    int status = -1;
+
+    if (!g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_STDERR_TO_DEV_NULL, NULL, NULL, &out, NULL,
+                      &status, NULL) ||
+        status != 0)
+        return NULL;
+    out[strcspn(out, "\n")] = '\0';
+    return *out ? g_steal_pointer(&out) : NULL;
+}
+
+static void identity_look_up_device(const IdentityRules *rules, const char *path, dev_t device,
+                                    IdentityFacts *facts)
+{
+    if (rules->lvm_lockspace_dir) {
+        g_autofree char *uuid = identity_read_sys(device, "dm/uuid");
+
+        if (uuid)
+            facts->lv_uuid = identity_lv_key(uuid);
+    }
+    if (rules->scsi_lockspace_dir && !facts->lv_uuid) {
+        facts->scsi_id = identity_run_scsi_id(path);
+        if (!facts->scsi_id)
+            facts->nvme_id = identity_read_sys(device, "wwid");
+    }
+}
+
+IdentityFacts *identity_look_up(const IdentityRules *rules, const char *path, Fault **ret_fault)
+{
+    g_autoptr(IdentityFacts) facts = g_new0(IdentityFacts, 1);
+    struct stat st;
+    char *canonical;
+
+    if (stat(path, &st) < 0) {
+        int err = errno;
+        *ret_fault = fault_new(err == EIO ? HF_ERR_STORAGE : HF_ERR_BAD_RESOURCE, err,
+                               "cannot look up disk '%s': %s; check the path", path,
+                               g_strerror(err));
+        return NULL;
+    }
+    if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
+        *ret_fault = fault_new(HF_ERR_BAD_RESOURCE, S_ISDIR(st.st_mode) ? EISDIR : EINVAL,
+                               "disk '%s' is %s: name an image file or a block device", path,
+                               S_ISDIR(st.st_mode) ? "a directory" : "no file or block device");
+        return NULL;
+    }
+    facts->claim = identity_claim(&st);
+    canonical = realpath(path, NULL);
+    facts->canonical = g_strdup(canonical);
+    free(canonical);
+    if (S_ISBLK(st.st_mode) && identity_in_dev(path))
+        identity_look_up_device(rules, path, st.st_rdev, facts);
+    return g_steal_pointer(&facts);
+}
+
+void identity_facts_free(IdentityFacts *facts)
+{
+    if (!facts)
+        return;
+    g_free(facts->canonical);
+    g_free(facts->claim);
+    g_free(facts->lv_uuid);
+    g_free(facts->scsi_id);
+    g_free(facts->nvme_id);
+    g_free(facts);
+}
+
+void identity_name_free(IdentityName *name)
+{
+    g_free(name->space);
+    g_free(name->key);
+    g_free(name);
+}
+
+static void identity_add(GPtrArray *names, const char *space, char *key, gboolean autocreate)
+{
+    IdentityName *name = g_new0(IdentityName, 1);
+
+    name->space = g_strdup(space);
+    name->key = key;
+    name->autocreate = autocreate;
+    g_ptr_array_add(names, name);
+}
+
+static char *identity_hash(const char *path)
+{
+    return g_compute_checksum_for_string(G_CHECKSUM_SHA256, path, -1);
+}
+
+GPtrArray *identity_names(const IdentityRules *rules, const char *path,
+                          const IdentityFacts *facts)
+{
+    GPtrArray *names = g_ptr_array_new_with_free_func((GDestroyNotify)identity_name_free);
+
+    if (facts && facts->lv_uuid) {
+        identity_add(names, rules->lvm_lockspace_dir, g_strdup(facts->lv_uuid), TRUE);
+        return names;
+    }
+    if (facts && facts->scsi_id) {
+        identity_add(names, rules->scsi_lockspace_dir, g_strdup(facts->scsi_id), TRUE);
+        return names;
+    }
+    if (rules->file_lockspace_dir) {
+        identity_add(names, rules->file_lockspace_dir, identity_hash(path), TRUE);
+        if (facts && facts->canonical && strcmp(facts->canonical, path) != 0)
+            identity_add(names, rules->file_lockspace_dir, identity_hash(facts->canonical), TRUE);
+    } else {
+        identity_add(names, "", g_strdup(path), FALSE);
+    }
+    if (facts && facts->nvme_id)
+        identity_add(names, rules->scsi_lockspace_dir, g_strdup(facts->nvme_id), TRUE);
+    return names;
+}
+
+static gboolean identity_is_hash(const char *key)
+{
+    return strlen(key) == 64 && strspn(key, "0123456789abcdef") == 64;
+}
+
+char *identity_guess_disk(pid_t pid, const char *key)
+{
+    g_autofree char *dir_name = g_strdup_printf("/proc/%d/fd", (int)pid);
+    char *found = NULL;
+    struct dirent *entry;
+    DIR *dir;
+
+    if (pid <= 0 || !identity_is_hash(key))
+        return NULL;
+    dir = opendir(dir_name);
+    if (!dir)
+        return NULL;
+    while (!found && (entry = readdir(dir))) {
+        char path[PATH_MAX];
+        ssize_t len = readlinkat(dirfd(dir), entry->d_name, path, sizeof(path) - 1);
+        g_autofree char *hash = NULL;
+
+        if (len <= 0 || path[0] != '/')
+            continue;
+        path[len] = '\0';
+        hash = identity_hash(path);
+        if (strcmp(hash, key) == 0)
+            found = g_strdup(path);
+    }
+    closedir(dir);
+    return found;
+}

@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The lock table of lease.h: three indexes over the same leases, all in one thread. */
+#include "lease.h"
+
+struct Table {
+    GHashTable *leases;    /* set of Lease, owned */
+    GHashTable *resources; /* resource_id -> GPtrArray of Lease */
+    GHashTable *claims;    /* claim -> GPtrArray of Lease */
+    GHashTable *owners;    /* pid -> GPtrArray of Owner, not owned */
+};
+
+static GHashTable *table_index_new(void)
+{
+    return g_hash_table_new_full(g_str_hash, g_str_equal, g_free,
+                                 (GDestroyNotify)g_ptr_array_unref);
+}
+
+Table *table_new(void)
+{
+    Table *table = g_new0(Table, 1);
+
+    table->leases = g_hash_table_new(NULL, NULL);
+    table->resources = table_index_new();
+    table->claims = table_index_new();
+    table->owners = g_hash_table_new_full(NULL, NULL, NULL, (GDestroyNotify)g_ptr_array_unref);
+    return table;
+}
+
+void table_free(Table *table)
+{
+    g_hash_table_unref(table->leases);
+    g_hash_table_unref(table->resources);
+    g_hash_table_unref(table->claims);
+    g_hash_table_unref(table->owners);
+    g_free(table);
+}
+
+static void table_index_add(GHashTable *index, const char *name, Lease *lease)
+{
+    GPtrArray *list = g_hash_table_lookup(index, name);
+
+    if (!list) {
+        list = g_ptr_array_new();
+        g_hash_table_insert(index, g_strdup(name), list);
+    }
+    g_ptr_array_add(list, lease);
+}
+
+static void table_index_remove(GHashTable *index, const char *name, Lease *lease)
+{
+    GPtrArray *list = g_hash_table_lookup(index, name);
+
+    if (list && g_ptr_array_remove_fast(list, lease) && list->len == 0)
+        g_hash_table_remove(index, name);
+}
+
+typedef void (*TableIndexFunc)(GHashTable *index, const char *name, Lease *lease);
+
+static void table_for_each_name(Table *table, Lease *lease, TableIndexFunc func)
+{
+    for (guint i = 0; i < lease->parts->len; i++) {
+        const LeasePart *part = g_ptr_array_index(lease->parts, i);
+        g_autofree char *id = resource_id(&part->resource);
+
+        func(table->resources, id, lease);
+    }
+    for (guint i = 0; i < lease->claims->len; i++)
+        func(table->claims, g_ptr_array_index(lease->claims, i), lease);
+}
+
+void table_insert(Table *table, Lease *lease)
+{
+    table_for_each_name(table, lease, table_index_add);
+    g_hash_table_add(table->leases, lease);
+    g_ptr_array_add(lease->owner->leases, lease);
+}
+
+void table_remove(Table *table, Lease *lease)
+{
+    table_for_each_name(table, lease, table_index_remove);
+    g_hash_table_remove(table->leases, lease);
+    g_ptr_array_remove(lease->owner->leases, lease);
+}
+
+static gint table_by_age(gconstpointer a, gconstpointer b)
+{
+    const Lease *x = *(Lease *const *)a;
+    const Lease *y = *(Lease *const *)b;
+
+    return (x->since_usec > y->since_usec) - (x->since_usec < y->since_usec);
+}
+
+GPtrArray *table_list(Table *table)
+{
+    GPtrArray *list = g_ptr_array_new();
+    GHashTableIter iter;
+    gpointer lease;
+
+    g_hash_table_iter_init(&iter, table->leases);
+    while (g_hash_table_iter_next(&iter, &lease, NULL))
+        g_ptr_array_add(list, lease);
+    g_ptr_array_sort(list, table_by_age);
+    return list;
+}
+
+guint table_size(const Table *table)
+{
+    return g_hash_table_size(table->leases);
+}
+
+static void table_collect(GHashTable *index, const char *name, GPtrArray *out)
+{
+    GPtrArray *list = g_hash_table_lookup(index, name);
+
+    for (guint i = 0; list && i < list->len; i++)
+        if (!g_ptr_array_find(out, g_ptr_array_index(list, i), NULL))
+            g_ptr_array_add(out, g_ptr_array_index(list, i));
+}
+
+GPtrArray *table_find(Table *table, const Resource *resource, GPtrArray *claims)
+{
+    GPtrArray *found = g_ptr_array_new();
+
+    if (resource) {
+        g_autofree char *id = resource_id(resource);
+        table_collect(table->resources, id, found);
+    }
+    for (guint i = 0; claims && i < claims->len; i++)
+        table_collect(table->claims, g_ptr_array_index(claims, i), found);
+    return found;
+}
+
+Lease *table_find_owned(Table *table, const Owner *owner, const Resource *resource)
+{
+    g_autoptr(GPtrArray) found = table_find(table, resource, NULL);
+
+    for (guint i = 0; i < found->len; i++) {
+        Lease *lease = g_ptr_array_index(found, i);
+
+        if (lease->state != LEASE_RELEASING && owner_same(lease->owner, owner))
+            return lease;
+    }
+    return NULL;
+}
+
+GPtrArray *table_conflicts(Table *table, GPtrArray *claims, hf_mode mode)
+{
+    GPtrArray *found = table_find(table, NULL, claims);
+
+    for (guint i = found->len; i-- > 0;) {
+        const Lease *lease = g_ptr_array_index(found, i);
+
+        if (mode_compatible(lease->mode, mode))
+            g_ptr_array_remove_index(found, i);
+    }
+    return found;
+}
+
+Owner *table_owner(Table *table, const Owner *like)
+{
+    GPtrArray *list = g_hash_table_lookup(table->owners, GINT_TO_POINTER(like->pid));
+
+    for (guint i = 0; list && i < list->len; i++)
+        if (owner_same(g_ptr_array_index(list, i), like))
+            return g_ptr_array_index(list, i);
+    return NULL;
+}
+
+void table_add_owner(Table *table, Owner *owner)
+{
+    GPtrArray *list = g_hash_table_lookup(table->owners, GINT_TO_POINTER(owner->pid));
+
+    if (!list) {
+        list = g_ptr_array_new();
+        g_hash_table_insert(table->owners, GINT_TO_POINTER(owner->pid), list);
+    }
+    g_ptr_array_add(list, owner);
+}
+
+void table_remove_owner(Table *table, Owner *owner)
+{
+    GPtrArray *list = g_hash_table_lookup(table->owners, GINT_TO_POINTER(owner->pid));
+
+    if (list && g_ptr_array_remove_fast(list, owner) && list->len == 0)
+        g_hash_table_remove(table->owners, GINT_TO_POINTER(owner->pid));
+}
+
+GPtrArray *table_owners(Table *table)
+{
+    GPtrArray *all = g_ptr_array_new();
+    GHashTableIter iter;
+    gpointer list;
+
+    g_hash_table_iter_init(&iter, table->owners);
+    while (g_hash_table_iter_next(&iter, NULL, &list))
+        g_ptr_array_extend(all, list, NULL, NULL);
+    return all;
+}

@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* See conn.h. */
+#include "conn.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+#define CONN_READ_BYTES (64 * 1024)
+
+struct ConnSet {
+    sd_event *event;
+    GQueue conns;
+    gsize buffered; /* bytes of unfinished messages of all connections */
+    void (*closed)(void *data);
+    void *closed_data;
+};
+
+ConnSet *conn_set_new(sd_event *event)
+{
+    ConnSet *set = g_new0(ConnSet, 1);
+
+    set->event = event;
+    return set;
+}
+
+guint conn_set_count(const ConnSet *set)
+{
+    return g_queue_get_length((GQueue *)&set->conns);
+}
+
+void conn_set_on_closed(ConnSet *set, void (*func)(void *data), void *data)
+{
+    set->closed = func;
+    set->closed_data = data;
+}
+
+static void conn_free(Conn *conn)
+{
+    ConnSet *set = conn->set;
+
+    conn->protocol->closed(conn);
+    sd_event_source_disable_unref(conn->source);
+    close(conn->fd);
+    if (conn->in) {
+        set->buffered -= conn->in->len;
+        g_byte_array_unref(conn->in);
+    }
+    if (conn->out)
+        g_byte_array_unref(conn->out);
+    g_queue_unlink(&set->conns, &conn->link);
+    g_free(conn);
+    if (set->closed)
+        set->closed(set->closed_data);
+}
+
+void conn_set_free(ConnSet *set)
+{
+    set->closed = NULL;
+    while (set->conns.head)
+        conn_free(set->conns.head->data);
+    g_free(set);
+}
+
+/* What to wait for; a hang-up is always reported. */
+static void conn_update(Conn *conn)
+{
+    uint32_t events = 0;
+
+    if (conn->out)
+        events |= EPOLLOUT;
+    else if (!conn->waiting && !conn->ended && !conn->closing)
+        events |= EPOLLIN;
+    sd_event_source_set_io_events(conn->source, events);
+}
+
+/* FALSE if the peer is gone. */
+static gboolean conn_flush(Conn *conn)
+{
+    while (conn->out) {
+        ssize_t n = send(conn->fd, conn->out->data + conn->out_sent,
+                         conn->out->len - conn->out_sent, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+        if (n < 0)
+            return errno == EAGAIN || errno == EINTR;
+        conn->out_sent += (gsize)n;
+        if (conn->out_sent == conn->out->len) {
+            g_clear_pointer(&conn->out, g_byte_array_unref);
+            conn->out_sent = 0;
+        }
+    }
+    return TRUE;
+}
+
+void conn_send(Conn *conn, const void *data, gsize len)
+{
+    if (!conn->out)
+        conn->out = g_byte_array_new();
+    g_byte_array_append(conn->out, data, (guint)len);
+    /* when the peer is gone its hang-up arrives as an event, which closes the connection */
+    conn_flush(conn);
+    conn_update(conn);
+}
+
+void conn_send_unasked(Conn *conn, const void *data, gsize len)
+{
+    if (conn->out && conn->out->len - conn->out_sent > CONN_MAX_UNREAD) {
+        g_message("pid %d does not read its events: closing its connection", (int)conn->peer.pid);
+        shutdown(conn->fd, SHUT_RDWR);
+        return;
+    }
+    conn_send(conn, data, len);
+}
+
+void conn_close(Conn *conn)
+{
+    conn->closing = TRUE;
+    if (!conn->out)
+        shutdown(conn->fd, SHUT_RDWR); /* the event of the hang-up closes it */
+    conn_update(conn);
+}
+
+void conn_wait(Conn *conn)
+{
+    conn->waiting = TRUE;
+}
+
+static void conn_drop_input(Conn *conn, gsize len)
+{
+    conn->set->buffered -= len;
+    if (len == conn->in->len)
+        g_clear_pointer(&conn->in, g_byte_array_unref);
+    else
+        g_byte_array_remove_range(conn->in, 0, (guint)len);
+}
+
+/* Deals with the messages that are there, until one has to wait. */
+static void conn_process(Conn *conn)
+{
+    gsize used = 0;
+
+    if (conn->processing)
+        return;
+    conn->processing = TRUE;
+    /* not while an answer is still on its way: who asks without reading gets no more answers */
+    while (conn->in && used < conn->in->len && !conn->waiting && !conn->closing && !conn->out) {
+        gssize n = conn->protocol->message(conn, conn->in->data + used, conn->in->len - used);
+
+        if (n < 0)
+            conn->closing = TRUE;
+        if (n <= 0)
+            break;
+        used += (gsize)n;
+    }
+    if (used > 0)
+        conn_drop_input(conn, used);
+    conn->processing = FALSE;
+    conn_update(conn);
+}
+
+/* FALSE if there is nothing more to do for this connection. */
+static gboolean conn_is_needed(const Conn *conn)
+{
+    if (conn->out || conn->waiting)
+        return TRUE;
+    return !conn->closing && !conn->ended;
+}
+
+void conn_resume(Conn *conn)
+{
+    conn->waiting = FALSE;
+    conn_process(conn);
+    if (!conn->processing && !conn_is_needed(conn))
+        shutdown(conn->fd, SHUT_RDWR);
+}
+
+/* FALSE if the connection is to be closed at once. */
+static gboolean conn_read(Conn *conn)
+{
+    guint8 buffer[CONN_READ_BYTES];
+    ssize_t n = recv(conn->fd, buffer, sizeof(buffer), MSG_DONTWAIT);
+
+    if (n < 0)
+        return errno == EAGAIN || errno == EINTR;
+    if (n == 0) {
+        conn->ended = TRUE;
+        return TRUE;
+    }
+    if (conn->set->buffered + (gsize)n > CONN_MAX_BUFFERED) {
+        g_warning("too many unfinished messages: closing the connection of pid %d",
+                  (int)conn->peer.pid);
+        return FALSE;
+    }
+    if (!conn->in)
+        conn->in = g_byte_array_new();
+    g_byte_array_append(conn->in, buffer, (guint)n);
+    conn->set->buffered += (gsize)n;
+    return TRUE;
+}
+
+static int conn_on_io(sd_event_source *source, int fd, uint32_t events, void *data)
+{
+    Conn *conn = data;
+    gboolean alive = TRUE;
+
+    (void)source;
+    (void)fd;
+    if (events & EPOLLIN)
+        alive = conn_read(conn);
+    if (alive && (events & EPOLLOUT))
+        alive = conn_flush(conn);
+    if (alive)
+        conn_process(conn);
+    /* after a hang-up nobody reads an answer; what was readable has been dealt with */
+    if ((events & (EPOLLHUP | EPOLLERR)) && !(events & EPOLLIN))
+        alive = FALSE;
+    if (!alive || !conn_is_needed(conn))
+        conn_free(conn);
+    else
+        conn_update(conn);
+    return 0;
+}
+
+int conn_open(ConnSet *set, int fd, const struct ucred *peer, gboolean may_write,
+              const ConnProtocol *protocol, void *context)
+{
+    Conn *conn = g_new0(Conn, 1);
+    int r;
+
+    conn->set = set;
+    conn->protocol = protocol;
+    conn->fd = fd;
+    conn->peer = *peer;
+    conn->may_write = may_write;
+    conn->context = context;
+    conn->link.data = conn;
+    r = sd_event_add_io(set->event, &conn->source, fd, EPOLLIN, conn_on_io, conn);
+    if (r < 0) {
+        close(fd);
+        g_free(conn);
+        return r;
+    }
+    g_queue_push_tail_link(&set->conns, &conn->link);
+    protocol->opened(conn);
+    return 0;
+}

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The engine's beginning and end, and its events; see engine.h. */
+#include "engine.h"
+
+#include <errno.h>
+
+#include "mounts.h"
+
+/* After this a lane counts as stuck when the daemon ends: its threads cannot be waited for. */
+#define ENGINE_LANE_PATIENCE_USEC (3 * G_USEC_PER_SEC)
+
+int engine_new(sd_event *event, const EngineConfig *config, GHashTable *drivers,
+               const char *default_driver, Engine **ret_engine)
+{
+    Engine *engine = g_new0(Engine, 1);
+    int r;
+
+    engine->event = event;
+    engine->config = *config;
+    engine->drivers = drivers;
+    engine->disk_driver = g_hash_table_lookup(drivers, default_driver);
+    engine->table = table_new();
+    engine->spaces = op_spaces_new();
+    engine->tickets =
+        g_hash_table_new_full(g_str_hash, g_str_equal, g_free, (GDestroyNotify)g_queue_free);
+    g_queue_init(&engine->waiting_for_release);
+    r = mounts_new(event, &engine->mounts);
+    if (r >= 0)
+        r = lane_hub_new(event, config->lane_threads, &engine->lanes);
+    if (r < 0) {
+        if (engine->mounts)
+            mounts_free(engine->mounts);
+        table_free(engine->table);
+        g_hash_table_unref(engine->spaces);
+        g_hash_table_unref(engine->tickets);
+        g_free(engine);
+        return r;
+    }
+    *ret_engine = engine;
+    return 0;
+}
+
+void engine_set_listener(Engine *engine, EngineListener listener, void *data)
+{
+    engine->listener = listener;
+    engine->listener_data = data;
+}
+
+void engine_emit(Engine *engine, EngineEvent event, const Lease *lease, const Owner *owner,
+                 const Fault *fault, const char *text)
+{
+    if (engine->listener)
+        engine->listener(event, lease, owner, fault, text, engine->listener_data);
+}
+
+/* Runs the loop until nothing is under way, or patience ends. */
+static gboolean engine_drain(Engine *engine)
+{
+    gint64 until = g_get_monotonic_time() + ENGINE_LANE_PATIENCE_USEC;
+
+    while (engine->ops > 0) {
+        gint64 left = until - g_get_monotonic_time();
+
+        if (left <= 0 || sd_event_run(engine->event, (uint64_t)left) < 0)
+            return FALSE;
+    }
+    return TRUE;
+}
+
+gboolean engine_free(Engine *engine)
+{
+    g_autoptr(GPtrArray) owners = NULL;
+
+    if (!engine_drain(engine))
+        return FALSE;
+    /* To release the leases of VMs that run on would be wrong; that the kernel drops the locks
+     * when the process ends cannot be helped here, but nothing more is to be undone. */
+    if (table_size(engine->table) > 0) {
+        g_warning("ending while %u leases are held: their locks end with this process",
+                  table_size(engine->table));
+        return FALSE;
+    }
+    if (!lane_hub_free(engine->lanes, ENGINE_LANE_PATIENCE_USEC))
+        return FALSE;
+    owners = table_owners(engine->table);
+    for (guint i = 0; i < owners->len; i++)
+        supervise_check(engine, g_ptr_array_index(owners, i));
+    mounts_free(engine->mounts);
+    g_hash_table_unref(engine->spaces);
+    g_hash_table_unref(engine->tickets);
+    table_free(engine->table);
+    g_free(engine);
+    return TRUE;
+}

@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The engine: requests for locks become jobs in lanes, their results become leases in the table.
+ * It knows neither sockets nor protocols, and nothing of a driver but its table of functions.
+ * Everything here runs in the main thread and never blocks; what can block is an Op.
+ *
+ *     op.c         one job in one lane, in order with all others on the same resource
+ *     acquire.c    a VM's whole set, or nothing
+ *     release.c    giving leases back
+ *     inspect.c    who holds a disk; making and removing resources
+ *     supervise.c  owners' processes: watching them, ending them, releasing after their exit
+ */
+#pragma once
+
+#include <systemd/sd-event.h>
+
+#include "core/identity.h"
+#include "core/lease.h"
+#include "lane.h"
+
+typedef struct Engine Engine;
+typedef struct Acquire Acquire;
+typedef struct Op Op;
+
+/* What happens, for whoever listens: see engine_set_listener(). */
+typedef enum EngineEvent {
+    EVENT_LEASE_ACQUIRED, /* lease */
+    EVENT_LEASE_RELEASED, /* lease, text is the reason */
+    EVENT_LEASE_REFUSED,  /* owner, fault */
+    EVENT_OWNER_STOPPING, /* owner */
+    EVENT_OWNER_GONE,     /* owner */
+} EngineEvent;
+
+typedef void (*EngineListener)(EngineEvent event, const Lease *lease, const Owner *owner,
+                               const Fault *fault, const char *text, void *data);
+
+/* The part of the configuration that the engine needs; strings are borrowed for its lifetime. */
+typedef struct EngineConfig {
+    const char *host;
+    IdentityRules rules;
+    guint64 request_timeout_usec;
+    guint64 kill_timeout_usec;
+    guint lane_threads;
+} EngineConfig;
+
+struct Mounts;
+
+struct Engine {
+    sd_event *event;
+    EngineConfig config;
+    Table *table;
+    LaneHub *lanes;
+    struct Mounts *mounts;
+    GHashTable *drivers; /* name -> Driver, borrowed */
+    const Driver *disk_driver; /* of disks and leases that name no other */
+    GHashTable *spaces;  /* of op.c: id -> Space */
+    GHashTable *tickets; /* of op.c: resource id -> GQueue of Op */
+    guint ops;           /* under way */
+    GQueue waiting_for_release; /* of Acquire, see acquire.c */
+    guint64 epoch;              /* counts releases and commits */
+    EngineListener listener;
+    void *listener_data;
+};
+
+/* `drivers` must hold `default_driver`. Returns 0 or a negative errno. */
+int engine_new(sd_event *event, const EngineConfig *config, GHashTable *drivers,
+               const char *default_driver, Engine **ret_engine);
+void engine_set_listener(Engine *engine, EngineListener listener, void *data);
+/* Waits shortly for what is under way, then frees everything. Returns FALSE if leases are held or a
+ * lane is stuck: then nothing is freed, and the process should leave with _exit(). */
+gboolean engine_free(Engine *engine);
+void engine_emit(Engine *engine, EngineEvent event, const Lease *lease, const Owner *owner,
+                 const Fault *fault, const char *text);
+
+/* ---- op.c ------------------------------------------------------------------------------ */
+
+typedef enum OpKind { OP_ACQUIRE, OP_RELEASE, OP_HOLDER, OP_CREATE, OP_REMOVE, OP_SPACE,
+                      OP_IDENTIFY } OpKind;
+
+/* One resource in a job. The result members are valid in done(). */
+typedef struct OpItem {
+    Resource resource;
+    char *disk;
+    hf_mode mode;
+    unsigned flags; /* of hf_resource_flag */
+    void *handle;   /* in: of release; out: of acquire */
+    void *data;     /* the caller's */
+    void *space;    /* the driver's handle of the lockspace */
+    GPtrArray *claims;
+    GPtrArray *holders;
+    gboolean is_free;     /* of holder */
+    IdentityFacts *facts; /* of identify */
+    gboolean done;        /* was carried out with success */
+} OpItem;
+
+typedef void (*OpDone)(Op *op, void *data);
+
+struct Op {
+    LaneJob job;
+    Engine *engine;
+    OpKind kind;
+    Lane *lane;
+    GPtrArray *items; /* of OpItem */
+    Holder *owner;    /* of acquire: who wants it */
+    Fault *fault;     /* out: why it failed */
+    OpItem *failed;   /* out: at which item */
+    OpDone done;
+    void *data;
+    GPtrArray *tickets; /* ids of the resources that it holds or waits for */
+    GPtrArray *missing; /* spaces that have to be opened first */
+    guint spaces_pending;
+    gboolean submitted;
+    gint abandoned; /* atomic: do nothing any more */
+};
+
+/* An empty job for the lane that `resource` or the path `disk` belongs to. */
+Op *op_new(Engine *engine, OpKind kind, Lane *lane);
+OpItem *op_add(Op *op, const Resource *resource, const char *disk, hf_mode mode, unsigned flags);
+/* Runs it when its turn has come; done() is called exactly once, and the op is freed after it.
+ * An op of several items stops at the first that fails, and undoes an acquire's earlier ones. */
+void op_submit(Op *op, OpDone done, void *data);
+/* Frees an op that was never submitted. */
+void op_discard(Op *op);
+/* The op's result is not wanted any more: if it has not begun it will fail with a time-out. done()
+ * is called all the same. */
+void op_abandon(Op *op);
+/* The lane of a resource, and the lane of a disk's path as such. */
+Lane *op_lane(Engine *engine, const Resource *resource);
+Lane *op_disk_lane(Engine *engine, const char *path);
+/* The name of a resource's lane: a new string. */
+char *op_lane_name(Engine *engine, const Resource *resource);
+/* A time-out's fault, naming the lane and what is stuck in it. */
+Fault *op_timeout_fault(Engine *engine, const Op *op);
+/* TRUE if the lockspace is known, by space_open or by use. */
+gboolean op_space_known(Engine *engine, const Driver *driver, const char *space);
+/* The names of the open lockspaces of a driver: a new array of borrowed strings. */
+GPtrArray *op_space_names(Engine *engine, const char *driver_name);
+/* The lockspace of `resource` was opened by an OP_SPACE of one's own: takes the handle over. */
+void op_space_opened_by_name(Engine *engine, const Resource *resource, void *handle);
+/* The empty table of lockspaces; unreferencing it closes them. */
+GHashTable *op_spaces_new(void);
+
+/* ---- acquire.c ------------------------------------------------------------------------- */
+
+/* How a protocol wants repetition to be treated. */
+typedef enum AcquireStyle {
+    ACQUIRE_REPEATABLE, /* what the owner holds in the same mode counts as acquired */
+    ACQUIRE_COUNTED,    /* stock: again exclusive is busy, again shared is counted */
+} AcquireStyle;
+
+/* `leases` are the owner's leases, one for each want in order, borrowed and only for the moment;
+ * NULL with a fault (borrowed). */
+typedef void (*AcquireDone)(GPtrArray *leases, const Fault *fault, void *data);
+
+/* An empty request; adds a reference to the owner. `timeout_usec` 0 is the default. */
+Acquire *acquire_new(Engine *engine, Owner *owner, AcquireStyle style, guint64 timeout_usec);
+/* A disk by its path, to which the identity rules apply. */
+void acquire_add_disk(Acquire *acquire, const char *path, hf_mode mode);
+/* A resource by its name; `disk` may be NULL. */
+void acquire_add_resource(Acquire *acquire, const Driver *driver, const char *space,
+                          const char *key, const char *disk, hf_mode mode, unsigned flags);
+/* Starts; done() is called exactly once unless acquire_cancel() comes first. The request frees
+ * itself. */
+void acquire_start(Acquire *acquire, AcquireDone done, void *data);
+/* The caller went away: done() will not be called, what was taken is given back. */
+void acquire_cancel(Acquire *acquire);
+/* Something was released or committed: requests that wait for that try again. */
+void acquire_retry_waiting(Engine *engine);
+
+/* ---- release.c ------------------------------------------------------------------------- */
+
+/* All leases are free again; `fault` (or NULL) is something that was left behind. */
+typedef void (*ReleaseDone)(const Fault *fault, void *data);
+/* `leases` are of the table, in any state but RELEASING. `reason` is static text for the event,
+ * or NULL for none. done() may be NULL. */
+void release_leases(Engine *engine, GPtrArray *leases, const char *reason, ReleaseDone done,
+                    void *data);
+
+/* ---- inspect.c ------------------------------------------------------------------------- */
+
+typedef struct InspectResult {
+    GPtrArray *resources; /* of Resource */
+    GPtrArray *states;    /* of const char *, one for each */
+    GPtrArray *holders;   /* of Holder */
+    const char *state;    /* "free", "held", "readonly-free" */
+} InspectResult;
+typedef void (*InspectDone)(const InspectResult *result, const Fault *fault, void *data);
+/* Who holds the disk `path`, or if that is NULL the lease (space, key). done() is called once,
+ * later. */
+void inspect_start(Engine *engine, const char *path, const char *space, const char *key,
+                   guint64 timeout_usec, InspectDone done, void *data);
+
+typedef void (*EngineDone)(const Fault *fault, void *data);
+/* OP_SPACE (with flags), OP_CREATE or OP_REMOVE of one resource; done() is called once, later. */
+void inspect_run(Engine *engine, OpKind kind, const Resource *resource, unsigned flags,
+                 EngineDone done, void *data);
+
+/* ---- supervise.c ----------------------------------------------------------------------- */
+
+/* The owner with these facts, known or new, with a reference for the caller to give back with
+ * supervise_unref(). With `must_live`, NULL with a fault when there is no such process; otherwise
+ * an owner whose process is gone is in state OWNER_GONE. pid 0 is never watched. */
+Owner *supervise_get(Engine *engine, const char *name, const char *uuid, const char *uri, pid_t pid,
+                     gboolean must_live, Fault **ret_fault);
+void supervise_unref(Engine *engine, Owner *owner);
+/* Leases have gone: the owner may not be needed any more. */
+void supervise_check(Engine *engine, Owner *owner);
+/* One more connection that speaks as the owner itself, one fewer. When the last closes while the
+ * owner's process lives and holds leases, then with `end_process` the process is ended. */
+void supervise_connected(Owner *owner);
+void supervise_disconnected(Engine *engine, Owner *owner, gboolean end_process);
+/* TRUE if the process has ended, asking the kernel now; starts the release if that is news. */
+gboolean supervise_has_ended(Engine *engine, Owner *owner);

@@ -1,0 +1,404 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * holdfastd, also called virtlockd. main() brings the modules up in one visible order and down in
+ * reverse:
+ *
+ *     options      command line and files; what is wrong with them is said here
+ *     background   with -d, the fork; the parent waits for "ready"
+ *     drivers      loaded and configured; the last that runs without an event loop
+ *     engine       lock table, lanes; from here on there may be threads
+ *     server       sockets, handed over or made; the last whose errors reach the terminal
+ *     ready        the terminal is left, systemd is told
+ *     loop         until a signal, or the idle time-out
+ */
+#include <errno.h>
+#include <grp.h>
+#include <malloc.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+#include "background.h"
+#include "log.h"
+#include "options.h"
+#include "session.h"
+
+typedef struct Daemon {
+    Options options;
+    sd_event *event;
+    GPtrArray *drivers;
+    GHashTable *by_name;
+    Engine *engine;
+    ConnSet *conns;
+    Server *server;
+    SessionContext context;
+    int pid_fd;
+    sd_event_source *idle_timer;
+    gint64 idle_since; /* monotonic, when the last connection closed */
+} Daemon;
+
+static int daemon_fail(const Daemon *self, const char *what, int r)
+{
+    fprintf(stderr, "%s: %s: %s\n", self->options.program, what, g_strerror(-r));
+    return EXIT_FAILURE;
+}
+
+/* Each lease is a descriptor, and so is each connection and owner: allow as many as there may be. */
+static void daemon_raise_limits(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+    /* lanes allocate little; an arena a thread would cost more than it gains */
+    mallopt(M_ARENA_MAX, 2);
+}
+
+/* ---- drivers --------------------------------------------------------------------------- */
+
+static gboolean daemon_configure_drivers(Daemon *self)
+{
+    const Settings *settings = self->options.settings;
+    g_autoptr(Fault) fault = NULL;
+
+    for (guint i = 0; i < settings->driver_config->len; i++) {
+        const SettingsDriverOption *option = g_ptr_array_index(settings->driver_config, i);
+
+        if (!drivers_configure(self->by_name, option->driver, option->key, option->value, &fault)) {
+            fprintf(stderr, "%s: holdfast.conf:%u: %s\n", self->options.program, option->line,
+                    fault->message);
+            return FALSE;
+        }
+    }
+    if (!drivers_complete(self->drivers, &fault)) {
+        fprintf(stderr, "%s: %s\n", self->options.program, fault->message);
+        return FALSE;
+    }
+    if (!g_hash_table_lookup(self->by_name, settings->default_driver)) {
+        fprintf(stderr, "%s: default_driver '%s' is not installed; holdfast drivers lists what is\n",
+                self->options.program, settings->default_driver);
+        return FALSE;
+    }
+    return TRUE;
+}
+
+static gboolean daemon_load_drivers(Daemon *self)
+{
+    const Settings *settings = self->options.settings;
+    g_autoptr(GPtrArray) problems = g_ptr_array_new_with_free_func(g_free);
+
+    self->drivers = drivers_load(settings->driver_dir ? settings->driver_dir : HOLDFAST_DRIVERDIR,
+                                 problems);
+    self->by_name = drivers_by_name(self->drivers);
+    for (guint i = 0; i < problems->len; i++)
+        g_warning("%s", (const char *)g_ptr_array_index(problems, i));
+    return daemon_configure_drivers(self);
+}
+
+static int daemon_start_engine(Daemon *self)
+{
+    const Settings *settings = self->options.settings;
+    EngineConfig config = {
+        .host = self->options.host,
+        .rules =
+            {
+                .auto_disk_leases = settings->auto_disk_leases,
+                .require_lease_for_disks = settings->require_lease_for_disks,
+                .file_lockspace_dir = settings->file_lockspace_dir,
+                .lvm_lockspace_dir = settings->lvm_lockspace_dir,
+                .scsi_lockspace_dir = settings->scsi_lockspace_dir,
+            },
+        .request_timeout_usec = settings->request_timeout * (guint64)G_USEC_PER_SEC,
+        .kill_timeout_usec = settings->kill_timeout * (guint64)G_USEC_PER_SEC,
+        .lane_threads = settings->lane_threads,
+    };
+    int r = engine_new(self->event, &config, self->by_name, settings->default_driver, &self->engine);
+
+    if (r < 0)
+        return r;
+    self->context.engine = self->engine;
+    self->context.drivers = self->drivers;
+    self->context.driver_name = settings->default_driver;
+    self->context.since_usec = g_get_real_time();
+    engine_set_listener(self->engine, session_on_event, &self->context);
+    return 0;
+}
+
+/* ---- sockets --------------------------------------------------------------------------- */
+
+static gboolean daemon_access(const Daemon *self, ServerAccess *access)
+{
+    const char *name = self->options.settings->socket_group;
+    struct group *group;
+
+    memset(access, 0, sizeof(*access));
+    if (!name)
+        return TRUE;
+    group = getgrnam(name);
+    if (!group) {
+        fprintf(stderr, "%s: socket_group: there is no group '%s'; make it, or correct "
+                        "holdfast.conf\n",
+                self->options.program, name);
+        return FALSE;
+    }
+    access->group_may_read = TRUE;
+    access->group = group->gr_gid;
+    return TRUE;
+}
+
+/* Sockets of systemd are told apart by their unit's name, else by their path. Returns how many
+ * of each kind there are, or a negative errno. */
+static int daemon_adopt(Daemon *self, const ServerAccess *access, gboolean *ret_native,
+                        gboolean *ret_virtlockd)
+{
+    const ServerAccess owner_only = {0};
+    char **names = NULL;
+    int n = sd_listen_fds_with_names(TRUE, &names);
+    int r = n;
+
+    for (int i = 0; i < n; i++) {
+        int fd = SD_LISTEN_FDS_START + i;
+        gboolean admin = strstr(names[i], "admin") != NULL;
+        gboolean native = !admin && strstr(names[i], "virtlockd") == NULL &&
+                          (strstr(names[i], "holdfast") || !self->options.as_virtlockd);
+
+        if (r < 0 || admin) {
+            /* libvirt's administration protocol is not spoken here: nobody is left waiting */
+            close(fd);
+        } else if (native) {
+            r = server_adopt(self->server, fd, access, &native_protocol, &self->context);
+            *ret_native = TRUE;
+        } else {
+            r = server_adopt(self->server, fd, &owner_only, &virtlockd_protocol, &self->context);
+            *ret_virtlockd = TRUE;
+        }
+        free(names[i]);
+    }
+    free(names);
+    return r;
+}
+
+static int daemon_listen_at(Daemon *self, const char *path, const ServerAccess *access,
+                            const ConnProtocol *protocol)
+{
+    int r = server_listen(self->server, path, access, protocol, &self->context);
+
+    if (r == -EADDRINUSE)
+        fprintf(stderr, "%s: another daemon serves %s; stop it first\n", self->options.program,
+                path);
+    else if (r < 0)
+        fprintf(stderr, "%s: cannot listen at %s: %s\n", self->options.program, path,
+                g_strerror(-r));
+    return r;
+}
+
+static gboolean daemon_listen(Daemon *self)
+{
+    const Options *options = &self->options;
+    const ServerAccess owner_only = {0};
+    gboolean native = FALSE, virtlockd = FALSE;
+    ServerAccess access;
+    int r;
+
+    if (!daemon_access(self, &access))
+        return FALSE;
+    r = daemon_adopt(self, &access, &native, &virtlockd);
+    if (r < 0) {
+        fprintf(stderr, "%s: cannot use the sockets handed over: %s\n", options->program,
+                g_strerror(-r));
+        return FALSE;
+    }
+    if (!virtlockd && options->virtlockd_socket &&
+        daemon_listen_at(self, options->virtlockd_socket, &owner_only, &virtlockd_protocol) < 0)
+        return FALSE;
+    if (!native && options->as_virtlockd) {
+        /* a guest's right to start does not depend on whether people can look */
+        r = server_listen(self->server, options->native_socket, &access, &native_protocol,
+                          &self->context);
+        if (r < 0)
+            g_message("not serving %s: %s", options->native_socket, g_strerror(-r));
+        return TRUE;
+    }
+    return native ||
+           daemon_listen_at(self, options->native_socket, &access, &native_protocol) >= 0;
+}
+
+/* ---- the loop -------------------------------------------------------------------------- */
+
+static int daemon_on_signal(sd_event_source *source, const struct signalfd_siginfo *info,
+                            void *data)
+{
+    Daemon *self = data;
+
+    (void)source;
+    if (info->ssi_signo == SIGUSR1 || info->ssi_signo == SIGHUP) {
+        /* stock re-executes itself on SIGUSR1; to end here would drop every lock */
+        g_warning("SIG%s: nothing is read anew while leases are held; restart the daemon instead",
+                  sigabbrev_np((int)info->ssi_signo));
+        return 0;
+    }
+    g_message("SIG%s: ending", sigabbrev_np((int)info->ssi_signo));
+    return sd_event_exit(self->event, 0);
+}
+
+static int daemon_add_signals(Daemon *self)
+{
+    static const int numbers[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1};
+    sigset_t set;
+    int r = 0;
+
+    sigemptyset(&set);
+    for (size_t i = 0; i < G_N_ELEMENTS(numbers); i++)
+        sigaddset(&set, numbers[i]);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    for (size_t i = 0; r >= 0 && i < G_N_ELEMENTS(numbers); i++)
+        r = sd_event_add_signal(self->event, NULL, numbers[i], daemon_on_signal, self);
+    return r;
+}
+
+static gboolean daemon_is_idle(const Daemon *self)
+{
+    return conn_set_count(self->conns) == 0 && table_size(self->engine->table) == 0;
+}
+
+static void daemon_on_closed(void *data)
+{
+    Daemon *self = data;
+
+    self->idle_since = g_get_monotonic_time();
+}
+
+static int daemon_on_idle_timer(sd_event_source *source, uint64_t usec, void *data)
+{
+    Daemon *self = data;
+    gint64 limit = self->options.timeout_seconds * (gint64)G_USEC_PER_SEC;
+    gint64 now = g_get_monotonic_time();
+
+    (void)usec;
+    if (!daemon_is_idle(self))
+        self->idle_since = now;
+    if (now - self->idle_since >= limit) {
+        g_message("idle for %u s: ending", self->options.timeout_seconds);
+        return sd_event_exit(self->event, 0);
+    }
+    sd_event_source_set_time_relative(source, (uint64_t)(self->idle_since + limit - now));
+    return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+}
+
+static int daemon_start_idle_timer(Daemon *self)
+{
+    self->idle_since = g_get_monotonic_time();
+    if (self->options.timeout_seconds == 0)
+        return 0;
+    conn_set_on_closed(self->conns, daemon_on_closed, self);
+    return sd_event_add_time_relative(self->event, &self->idle_timer, CLOCK_MONOTONIC,
+                                      self->options.timeout_seconds * (uint64_t)G_USEC_PER_SEC, 0,
+                                      daemon_on_idle_timer, self);
+}
+
+static int daemon_claim_pid_file(Daemon *self)
+{
+    const char *path = self->options.pid_file;
+    int r = background_write_pid(path, &self->pid_fd);
+
+    if (r == -EAGAIN)
+        fprintf(stderr, "%s: another daemon runs: it has locked %s\n", self->options.program, path);
+    else if (r < 0)
+        fprintf(stderr, "%s: cannot write %s: %s\n", self->options.program, path, g_strerror(-r));
+    return r;
+}
+
+static int daemon_serve(Daemon *self)
+{
+    g_autofree char *error = NULL;
+    int r = daemon_start_idle_timer(self);
+
+    if (r < 0)
+        return daemon_fail(self, "cannot set a timer", r);
+    background_ready();
+    if (self->options.background &&
+        !log_open(self->options.settings, self->options.program, TRUE, &error))
+        g_warning("%s", error);
+    sd_notify(FALSE, "READY=1");
+    g_message("serving %s%s%s", self->options.native_socket,
+              self->options.virtlockd_socket ? " and " : "",
+              self->options.virtlockd_socket ? self->options.virtlockd_socket : "");
+    r = sd_event_loop(self->event);
+    sd_notify(FALSE, "STOPPING=1");
+    return r < 0 ? daemon_fail(self, "the event loop failed", r) : EXIT_SUCCESS;
+}
+
+static int daemon_bring_up(Daemon *self)
+{
+    g_autofree char *error = NULL;
+    int r;
+
+    if (self->options.background && (r = background_start()) < 0)
+        return daemon_fail(self, "cannot go into the background", r);
+    daemon_raise_limits();
+    if (!log_open(self->options.settings, self->options.program, FALSE, &error)) {
+        fprintf(stderr, "%s: %s\n", self->options.program, error);
+        return EXIT_FAILURE;
+    }
+    if (!daemon_load_drivers(self) || daemon_claim_pid_file(self) < 0)
+        return EXIT_FAILURE;
+    r = sd_event_new(&self->event);
+    if (r >= 0)
+        r = daemon_add_signals(self);
+    if (r >= 0)
+        r = daemon_start_engine(self);
+    if (r < 0)
+        return daemon_fail(self, "cannot start", r);
+    self->conns = self->context.conns = conn_set_new(self->event);
+    self->server = self->context.server = server_new(self->event, self->conns);
+    if (!daemon_listen(self))
+        return EXIT_FAILURE;
+    return daemon_serve(self);
+}
+
+/* FALSE if something cannot be waited for: the process must then leave at once. */
+static gboolean daemon_bring_down(Daemon *self)
+{
+    gboolean clean = TRUE;
+
+    if (self->server)
+        server_free(self->server);
+    if (self->conns)
+        conn_set_free(self->conns);
+    if (self->engine)
+        clean = engine_free(self->engine);
+    background_remove_pid(self->options.pid_file, self->pid_fd);
+    if (!clean)
+        return FALSE;
+    sd_event_source_disable_unref(self->idle_timer);
+    sd_event_unref(self->event);
+    if (self->drivers) {
+        g_hash_table_unref(self->by_name);
+        g_ptr_array_unref(self->drivers);
+    }
+    log_close();
+    options_clear(&self->options);
+    return TRUE;
+}
+
+int main(int argc, char **argv)
+{
+    Daemon self = {.pid_fd = -1};
+    int code = options_read(argc, argv, &self.options);
+
+    if (code >= 0) {
+        options_clear(&self.options);
+        return code;
+    }
+    code = daemon_bring_up(&self);
+    if (!daemon_bring_down(&self))
+        _exit(code);
+    return code;
+}

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The system calls of the lockd driver: opening, locking and records of one file. Every function
+ * may block on storage. Internal to the driver. */
+#pragma once
+
+#include <fcntl.h>
+#include <glib.h>
+#include <sys/stat.h>
+
+#include "drivers.h"
+
+/* The byte that stock locks; one byte long. */
+#define LOCKD_BYTE 0
+
+/* Reports err with the sentence "WHAT 'KEY' in 'SPACE': reason; advice"; always returns -1. */
+int lockd_fail(struct hf_call *call, int err, const char *what, const char *space,
+               const char *key);
+
+/* Opens the file of a resource and stats it; to write when `writable` and the mode wants it. With
+ * HF_RESOURCE_AUTOCREATE a missing file in a lockspace directory is made. The descriptor is the
+ * caller's. */
+int lockd_open(struct hf_call *call, const struct hf_resource *resource, gboolean writable,
+               int *ret_fd, struct stat *ret_st);
+
+/* Takes the lock on one byte, at once; -1 with errno. */
+int lockd_lock(int fd, hf_mode mode, off_t byte);
+/* What is in the way of an exclusive lock on byte 0; -1 with errno. */
+int lockd_get_lock(int fd, struct flock *ret_lock);
+/* TRUE on a network file system, where a holder's pid means nothing and data wants flushing. */
+gboolean lockd_is_remote(int fd);
+
+void lockd_claim(struct hf_call *call, const struct stat *st);
+gboolean lockd_exists(const char *space, const char *key);
+/* TRUE if the path still leads to the file that was opened (device and inode). */
+gboolean lockd_still_there(const char *space, const char *key, const struct stat *st);
+/* Removes the file if it still is the one that was opened. -1 with errno. */
+int lockd_unlink(const char *space, const char *key, const struct stat *st);
+
+/* Writes the owner's record into a free slot. A file that is not ours to write into gets none:
+ * *ret_slot is -1 then. `st` as lockd_open() gave it. */
+int lockd_write_record(struct hf_call *call, int fd, const struct stat *st,
+                       const struct hf_holder *owner, int *ret_slot);
+/* Empties the slot, or with `all` the file. -1 with errno. */
+int lockd_clear_record(int fd, int slot, gboolean all);
+/* Tells the call of every living record; their number. */
+int lockd_read_records(struct hf_call *call, int fd);

@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Replies and events of the native protocol, from structs to bytes; see native.h. */
+#include "native.h"
+
+#include <string.h>
+
+json_object *native_string(const char *text)
+{
+    g_autofree char *valid = NULL;
+
+    if (!text)
+        return NULL;
+    valid = g_utf8_make_valid(text, -1);
+    return json_object_new_string(valid);
+}
+
+json_object *native_time(gint64 usec)
+{
+    g_autofree char *text = usec ? time_to_iso8601(usec) : NULL;
+
+    return native_string(text);
+}
+
+static json_object *native_pid(pid_t pid)
+{
+    return pid ? json_object_new_int(pid) : NULL;
+}
+
+json_object *native_owner(const Owner *owner, const char *host)
+{
+    static const char *const states[] = {"running", "stopping", "gone"};
+    json_object *object = json_object_new_object();
+
+    json_object_object_add(object, "name", native_string(owner->name));
+    json_object_object_add(object, "uuid", native_string(owner->uuid));
+    json_object_object_add(object, "uri", native_string(owner->uri));
+    json_object_object_add(object, "pid", native_pid(owner->pid));
+    json_object_object_add(object, "host", native_string(host));
+    json_object_object_add(object, "state", json_object_new_string(states[owner->state]));
+    return object;
+}
+
+static void native_add_resource(json_object *object, const char *driver, const char *space,
+                                const char *key)
+{
+    json_object_object_add(object, "driver", native_string(driver));
+    json_object_object_add(object, "lockspace", native_string(space));
+    json_object_object_add(object, "key", native_string(key));
+}
+
+json_object *native_lease(const Lease *lease, const char *host)
+{
+    json_object *object = json_object_new_object();
+    json_object *claims = json_object_new_array();
+    const Resource *resource = lease_resource(lease);
+
+    json_object_object_add(object, "disk", native_string(lease->disk));
+    native_add_resource(object, resource->driver->api.name, resource->space, resource->key);
+    json_object_object_add(object, "mode", json_object_new_string(mode_to_string(lease->mode)));
+    json_object_object_add(object, "since", native_time(lease->since_usec));
+    for (guint i = 0; i < lease->claims->len; i++)
+        json_object_array_add(claims, native_string(g_ptr_array_index(lease->claims, i)));
+    json_object_object_add(object, "claims", claims);
+    json_object_object_add(object, "owner", native_owner(lease->owner, host));
+    return object;
+}
+
+json_object *native_holder(const Holder *holder)
+{
+    static const char *const sources[] = {"table", "record", "kernel"};
+    json_object *object = json_object_new_object();
+
+    json_object_object_add(object, "disk", native_string(holder->disk));
+    json_object_object_add(object, "name", native_string(holder->name));
+    json_object_object_add(object, "uuid", native_string(holder->uuid));
+    json_object_object_add(object, "pid", native_pid(holder->pid));
+    json_object_object_add(object, "host", native_string(holder->host));
+    json_object_object_add(object, "since", native_time(holder->since_usec));
+    json_object_object_add(object, "mode", json_object_new_string(mode_to_string(holder->mode)));
+    json_object_object_add(object, "source", json_object_new_string(sources[holder->source]));
+    return object;
+}
+
+static json_object *native_holders(const Fault *fault)
+{
+    json_object *array = json_object_new_array();
+
+    for (guint i = 0; i < fault->holders->len; i++)
+        json_object_array_add(array, native_holder(g_ptr_array_index(fault->holders, i)));
+    return array;
+}
+
+static json_object *native_fault_data(const Fault *fault)
+{
+    json_object *data = json_object_new_object();
+    const struct {
+        const char *key;
+        const char *value;
+    } texts[] = {
+        {"disk", fault->disk},         {"driver", fault->driver},     {"lockspace", fault->space},
+        {"key", fault->key},           {"argument", fault->argument}, {"operation", fault->operation},
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(texts); i++)
+        if (texts[i].value)
+            json_object_object_add(data, texts[i].key, native_string(texts[i].value));
+    if (fault->err)
+        json_object_object_add(data, "errno", json_object_new_int(fault->err));
+    if (fault->since_usec)
+        json_object_object_add(data, "since", native_time(fault->since_usec));
+    if (fault->pid)
+        json_object_object_add(data, "pid", json_object_new_int(fault->pid));
+    if (fault->code == HF_ERR_BUSY) {
+        json_object_object_add(data, "mode", json_object_new_string(mode_to_string(fault->mode)));
+        json_object_object_add(data, "holders", native_holders(fault));
+    }
+    return data;
+}
+
+json_object *native_refusal(const Fault *fault, const Owner *owner, const char *host)
+{
+    json_object *object = json_object_new_object();
+
+    json_object_object_add(object, "disk", native_string(fault->disk));
+    native_add_resource(object, fault->driver, fault->space, fault->key);
+    json_object_object_add(object, "mode", json_object_new_string(mode_to_string(fault->mode)));
+    json_object_object_add(object, "owner", native_owner(owner, host));
+    json_object_object_add(object, "class", json_object_new_string(fault_class(fault->code)));
+    json_object_object_add(object, "desc", native_string(fault->message));
+    json_object_object_add(object, "holders", native_holders(fault));
+    return object;
+}
+
+/* Takes the object over. */
+static char *native_line(json_object *object)
+{
+    const char *text = json_object_to_json_string_ext(object, JSON_C_TO_STRING_PLAIN |
+                                                                  JSON_C_TO_STRING_NOSLASHESCAPE);
+    char *line = g_strconcat(text, "\n", NULL);
+
+    json_object_put(object);
+    return line;
+}
+
+static void native_add_id(json_object *object, const NativeRequest *request)
+{
+    if (request->has_id)
+        json_object_object_add(object, "id", json_object_get(request->id));
+}
+
+char *native_encode_return(const NativeRequest *request, json_object *value)
+{
+    json_object *object = json_object_new_object();
+
+    json_object_object_add(object, "return", value);
+    native_add_id(object, request);
+    return native_line(object);
+}
+
+char *native_encode_error(const NativeRequest *request, const Fault *fault)
+{
+    json_object *object = json_object_new_object();
+    json_object *error = json_object_new_object();
+
+    json_object_object_add(error, "class", json_object_new_string(fault_class(fault->code)));
+    json_object_object_add(error, "desc", native_string(fault->message));
+    json_object_object_add(error, "data", native_fault_data(fault));
+    json_object_object_add(object, "error", error);
+    native_add_id(object, request);
+    return native_line(object);
+}
+
+char *native_encode_event(const char *name, json_object *data, gint64 usec)
+{
+    json_object *object = json_object_new_object();
+
+    json_object_object_add(object, "event", json_object_new_string(name));
+    json_object_object_add(object, "data", data);
+    json_object_object_add(object, "timestamp", native_time(usec));
+    return native_line(object);
+}
+
+char *native_encode_greeting(const char *version, const char *host, pid_t pid, gboolean full)
+{
+    json_object *object = json_object_new_object();
+    json_object *greeting = json_object_new_object();
+
+    json_object_object_add(greeting, "version", json_object_new_string(version));
+    json_object_object_add(greeting, "protocol", json_object_new_int(NATIVE_PROTOCOL_VERSION));
+    json_object_object_add(greeting, "host", native_string(host));
+    json_object_object_add(greeting, "pid", json_object_new_int(pid));
+    json_object_object_add(greeting, "access", json_object_new_string(full ? "full" : "read"));
+    json_object_object_add(object, "holdfast", greeting);
+    return native_line(object);
+}

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Which of a lock daemon's locks the kernel knows, from /proc/locks.
+
+A lock daemon locks byte 0 of a file and nothing else. The kind of lock (POSIX or open file
+description) is the daemon's own business; QEMU's locks are on other bytes.
+"""
+
+import os
+import re
+
+LINE = re.compile(r"\d+: (?:POSIX|OFDLCK) +\w+ +(READ|WRITE) +\S+ (\w+:\w+:\d+) 0 0")
+
+
+def held_locks(path):
+    """The modes in which byte 0 of path is locked: a list of "READ" and "WRITE"."""
+    identity = _identity(path)
+    with open("/proc/locks", encoding="ascii") as table:
+        return [found[1] for found in map(LINE.match, table) if found and found[2] == identity]
+
+
+def _identity(path):
+    """The device and inode of path as /proc/locks writes them.
+
+    The device is that of the file system, which on overlayfs and btrfs is not st_dev.
+    """
+    fd = os.open(path, os.O_PATH)
+    try:
+        with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as info:
+            fields = dict(line.split() for line in info if len(line.split()) == 2)
+        inode = fields.get("ino:") or os.fstat(fd).st_ino
+    finally:
+        os.close(fd)
+    with open("/proc/self/mountinfo", encoding="utf-8") as mounts:
+        device = next(line.split()[2] for line in mounts if line.split()[0] == fields["mnt_id:"])
+    major, minor = map(int, device.split(":"))
+    return f"{major:02x}:{minor:02x}:{inode}"
