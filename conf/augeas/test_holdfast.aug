@@ -91,11 +91,10 @@ test Holdfast.lns put "driver_config = [ 'a.b=c' ]\n" after rm "/driver_config/1
 let shipped = "# Settings of the Holdfast lock daemon, holdfastd.
 #
 # Every setting is shown with its default, or with an example where the
-# default is \"not set\". To change one, remove the '#' in front of it. After
-# a change:
-#
-#     holdfast check-config          says what is wrong, with file and line
-#     systemctl reload holdfastd     makes the daemon take it up
+# default is \"not set\". To change one, remove the '#' in front of it. The
+# daemon reads the file when it starts, and refuses to start when something
+# in it is wrong. \"holdfast check-config\" says beforehand what that is, with
+# file and line.
 #
 # The syntax is that of libvirt's files: numbers, \"strings\" without escapes,
 # [ \"lists\", \"of\", \"strings\" ], and comments after '#'. Yes and no are 1 and 0.
@@ -226,9 +225,10 @@ scsi_lockspace_dir = \"/var/lib/libvirt/lockd/scsivolumes\"
 #
 # Logging
 #
-# These three mean what they mean in libvirt's virtlockd.conf. A value here
-# wins over one there. Levels are 1 debug, 2 information, 3 warnings, 4 errors;
-# each includes the ones with a higher number.
+# These three mean what they mean in libvirt's virtlockd.conf, which is read
+# when the daemon runs under the name virtlockd. A value here wins over one
+# there. Levels are 1 debug, 2 information, 3 warnings, 4 errors; each includes
+# the ones with a higher number.
 #
 
 # What is logged at all.
@@ -247,7 +247,8 @@ log_filters = \"\"
 #    LEVEL:file:/absolute/path
 #    LEVEL:syslog:name
 #    LEVEL:journald
-# Empty, the daemon chooses: the journal or standard error. For example
+# Empty: standard error, which is the journal under systemd, or the system's
+# log when the daemon has put itself into the background. For example
 # \"3:journald 1:file:/var/log/holdfast.log\"
 #
 log_outputs = \"\"
@@ -257,11 +258,10 @@ test Holdfast.lns get shipped =
   { "#comment" = "Settings of the Holdfast lock daemon, holdfastd." }
   { }
   { "#comment" = "Every setting is shown with its default, or with an example where the" }
-  { "#comment" = "default is \"not set\". To change one, remove the '#' in front of it. After" }
-  { "#comment" = "a change:" }
-  { }
-  { "#comment" = "holdfast check-config          says what is wrong, with file and line" }
-  { "#comment" = "systemctl reload holdfastd     makes the daemon take it up" }
+  { "#comment" = "default is \"not set\". To change one, remove the '#' in front of it. The" }
+  { "#comment" = "daemon reads the file when it starts, and refuses to start when something" }
+  { "#comment" = "in it is wrong. \"holdfast check-config\" says beforehand what that is, with" }
+  { "#comment" = "file and line." }
   { }
   { "#comment" = "The syntax is that of libvirt's files: numbers, \"strings\" without escapes," }
   { "#comment" = "[ \"lists\", \"of\", \"strings\" ], and comments after '#'. Yes and no are 1 and 0." }
@@ -392,9 +392,10 @@ test Holdfast.lns get shipped =
   { }
   { "#comment" = "Logging" }
   { }
-  { "#comment" = "These three mean what they mean in libvirt's virtlockd.conf. A value here" }
-  { "#comment" = "wins over one there. Levels are 1 debug, 2 information, 3 warnings, 4 errors;" }
-  { "#comment" = "each includes the ones with a higher number." }
+  { "#comment" = "These three mean what they mean in libvirt's virtlockd.conf, which is read" }
+  { "#comment" = "when the daemon runs under the name virtlockd. A value here wins over one" }
+  { "#comment" = "there. Levels are 1 debug, 2 information, 3 warnings, 4 errors; each includes" }
+  { "#comment" = "the ones with a higher number." }
   { }
   { }
   { "#comment" = "What is logged at all." }
@@ -413,7 +414,8 @@ test Holdfast.lns get shipped =
   { "#comment" = "LEVEL:file:/absolute/path" }
   { "#comment" = "LEVEL:syslog:name" }
   { "#comment" = "LEVEL:journald" }
-  { "#comment" = "Empty, the daemon chooses: the journal or standard error. For example" }
+  { "#comment" = "Empty: standard error, which is the journal under systemd, or the system's" }
+  { "#comment" = "log when the daemon has put itself into the background. For example" }
   { "#comment" = "\"3:journald 1:file:/var/log/holdfast.log\"" }
   { }
   { "log_outputs" = "" }

@@ -119,8 +119,7 @@ int hf_request_set_timeout(hf_request *request, unsigned timeout_ms);
 /** A disk: an absolute path of an image file or block device. */
 int hf_request_add_disk(hf_request *request, const char *path, hf_mode mode);
 /** A manual lease: the file `key` in the lockspace directory `lockspace`. */
-int hf_request_add_lease(hf_request *request, const char *lockspace, const char *key,
-                         hf_mode mode);
+int hf_request_add_lease(hf_request *request, const char *lockspace, const char *key, hf_mode mode);
 
 /* ---- commands -------------------------------------------------------------------------- */
 
@@ -154,10 +153,10 @@ int hf_next_event(hf_client *client, int timeout_ms, char **ret_event, hf_error 
 
 /** One lease; later versions add members at the end only. Absent strings are NULL. */
 typedef struct hf_lease_info {
-    const char *disk;       /**< what the user named: path of the disk; NULL for a lease */
-    const char *driver;     /**< name of the driver */
-    const char *lockspace;  /**< directory; "" when the disk itself is locked */
-    const char *key;        /**< name within the lockspace */
+    const char *disk;      /**< what the user named: path of the disk; NULL for a lease */
+    const char *driver;    /**< name of the driver */
+    const char *lockspace; /**< directory; "" when the disk itself is locked */
+    const char *key;       /**< name within the lockspace */
     hf_mode mode;
     int64_t since_usec;
     const char *owner_name;

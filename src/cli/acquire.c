@@ -10,8 +10,8 @@ static const CliOption acquire_options[] = {
     WANTED_OPTIONS_PID,
     WANTED_OPTIONS_DISKS,
     WANTED_OPTIONS_OWNER,
-    { ACQUIRE_WAIT, "wait", "SECONDS", "wait so long while somebody else holds it" },
-    { 0 },
+    {ACQUIRE_WAIT, "wait", "SECONDS", "wait so long while somebody else holds it"},
+    {0},
 };
 
 static int acquire_check(const Cli *cli, const Wanted *wanted, char *rest)
@@ -46,7 +46,7 @@ static void acquire_print(const Cli *cli, CliJson *value)
 
 static int acquire_verb(Cli *cli, int argc, char **argv)
 {
-    g_auto(CliParser) parser = { 0 };
+    g_auto(CliParser) parser = {0};
     g_autoptr(Wanted) wanted = wanted_new();
     g_autoptr(hf_client) client = NULL;
     g_autoptr(CliJson) value = NULL;
@@ -83,8 +83,9 @@ const CliVerb cli_acquire_verb = {
     .name = "acquire",
     .synopsis = "--pid PID [OPTION...]",
     .summary = "Lock disks for a process that runs already",
-    .details = "Everything that is named is locked, or nothing. The locks end with the process, or\n"
-               "with 'holdfast release'.",
+    .details =
+        "Everything that is named is locked, or nothing. The locks end with the process, or\n"
+        "with 'holdfast release'.",
     .options = acquire_options,
     .run = acquire_verb,
 };

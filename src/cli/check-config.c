@@ -9,10 +9,6 @@
 #include "cli.h"
 #include "core/settings.h"
 
-#ifndef HOLDFAST_CONF_PATH
-#define HOLDFAST_CONF_PATH "/etc/holdfast/holdfast.conf"
-#endif
-
 typedef gboolean (*CheckLoad)(Settings *settings, const char *path, gboolean must_exist,
                               GPtrArray *problems);
 
@@ -47,7 +43,8 @@ static CliJson *check_problem_json(const SettingsProblem *problem)
     return object;
 }
 
-static void check_report_json(Check *check, const char *path, const GPtrArray *problems, gboolean ok)
+static void check_report_json(Check *check, const char *path, const GPtrArray *problems,
+                              gboolean ok)
 {
     g_autofree char *valid = g_utf8_make_valid(path, -1);
     CliJson *file = json_object_new_object(), *array = json_object_new_array();
@@ -107,17 +104,21 @@ static void check_named(Check *check, const char *path)
         check_file(check, path, settings_load_holdfast, TRUE);
 }
 
+/* A system's file, or a user's own: where the daemon looks, too. */
+static char *check_path(const char *dir, const char *file)
+{
+    if (geteuid() == 0)
+        return g_build_filename(HOLDFAST_SYSCONFDIR, dir, file, NULL);
+    return g_build_filename(g_get_user_config_dir(), dir, file, NULL);
+}
+
 /* What the daemon of this user reads, as far as it exists. */
 static void check_standard(Check *check)
 {
-    gboolean root = geteuid() == 0, must_exist = FALSE;
-    const char *home = g_get_user_config_dir();
-    g_autofree char *own = root ? g_strdup(HOLDFAST_CONF_PATH)
-                                : g_build_filename(home, "holdfast", "holdfast.conf", NULL);
-    g_autofree char *lockd = root ? g_strdup(SETTINGS_LOCKD_CONF_PATH)
-                                  : g_build_filename(home, "libvirt", "qemu-lockd.conf", NULL);
-    g_autofree char *virtlockd = root ? g_strdup("/etc/libvirt/virtlockd.conf")
-                                      : g_build_filename(home, "libvirt", "virtlockd.conf", NULL);
+    g_autofree char *own = check_path("holdfast", "holdfast.conf");
+    g_autofree char *lockd = check_path("libvirt", "qemu-lockd.conf");
+    g_autofree char *virtlockd = check_path("libvirt", "virtlockd.conf");
+    gboolean must_exist = FALSE;
     const char *named;
 
     if (access(own, F_OK) == 0)
@@ -133,10 +134,10 @@ static void check_standard(Check *check)
 
 static int check_config_verb(Cli *cli, int argc, char **argv)
 {
-    g_auto(CliParser) parser = { 0 };
+    g_auto(CliParser) parser = {0};
     g_autoptr(Settings) settings = settings_new();
     g_autoptr(CliJson) root = json_object_new_object();
-    Check check = { .cli = cli, .settings = settings, .files = json_object_new_array() };
+    Check check = {.cli = cli, .settings = settings, .files = json_object_new_array()};
     const char *argument = NULL;
 
     json_object_object_add(root, "files", check.files);
@@ -157,7 +158,8 @@ const CliVerb cli_check_config_verb = {
     .name = "check-config",
     .synopsis = "[FILE...]",
     .summary = "Check configuration files as the daemon reads them",
-    .details = "Without FILE the standard files are checked, as far as they exist. A file called\n"
-               "qemu-lockd.conf or virtlockd.conf is read as libvirt's, any other as holdfast.conf.",
+    .details =
+        "Without FILE the standard files are checked, as far as they exist. A file called\n"
+        "qemu-lockd.conf or virtlockd.conf is read as libvirt's, any other as holdfast.conf.",
     .run = check_config_verb,
 };

@@ -34,8 +34,8 @@ enum {
 };
 
 typedef struct CliOption {
-    int id;           /* the short option's letter, or from CLI_LONG_ONLY on */
-    const char *name; /* without dashes; NULL ends the table */
+    int id;               /* the short option's letter, or from CLI_LONG_ONLY on */
+    const char *name;     /* without dashes; NULL ends the table */
     const char *argument; /* what help calls it; NULL: takes none */
     const char *help;
 } CliOption;

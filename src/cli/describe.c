@@ -4,12 +4,17 @@
 
 #include "cli.h"
 
-char *cli_describe_time(const char *time)
+static char *describe_time(const char *time, const char *format)
 {
     g_autoptr(GDateTime) utc = time ? g_date_time_new_from_iso8601(time, NULL) : NULL;
     g_autoptr(GDateTime) local = utc ? g_date_time_to_local(utc) : NULL;
 
-    return local ? g_date_time_format(local, "%Y-%m-%d %H:%M:%S") : g_strdup("-");
+    return local ? g_date_time_format(local, format) : g_strdup("-");
+}
+
+char *cli_describe_time(const char *time)
+{
+    return describe_time(time, "%Y-%m-%d %H:%M:%S");
 }
 
 static char *describe_who(CliJson *owner, gboolean with_uuid)
@@ -63,7 +68,7 @@ char *cli_describe_holder(CliJson *holder)
         g_string_append_printf(out, " on host %s", safe);
     }
     if (since) {
-        g_autofree char *time = cli_describe_time(since);
+        g_autofree char *time = describe_time(since, "%Y-%m-%d %H:%M:%S %Z");
 
         g_string_append_printf(out, " since %s", time);
     }

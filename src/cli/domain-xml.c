@@ -180,8 +180,9 @@ static gboolean domain_walk(const DomainXml *domain, xmlNode *root)
     xmlNode *devices;
 
     if (!root || !domain_is(root, "domain"))
-        return domain_fail(domain, "this is no libvirt domain: the root element is <%s>, not "
-                                   "<domain>",
+        return domain_fail(domain,
+                           "this is no libvirt domain: the root element is <%s>, not "
+                           "<domain>",
                            root ? (const char *)root->name : "");
     if (!domain_take_identity(domain, root))
         return FALSE;
@@ -214,7 +215,7 @@ static void domain_stop_at_dtd(void *data, const xmlChar *name G_GNUC_UNUSED,
 gboolean domain_xml_parse(const char *name, const char *text, gsize length, Wanted *wanted,
                           GError **error)
 {
-    DomainXml domain = { .name = name, .wanted = wanted, .error = error };
+    DomainXml domain = {.name = name, .wanted = wanted, .error = error};
     g_autoptr(xmlParserCtxt) context = xmlNewParserCtxt();
     g_autoptr(xmlDoc) doc = NULL;
     gboolean has_dtd = FALSE;
@@ -271,8 +272,7 @@ gboolean domain_xml_load(const char *file, Wanted *wanted, GError **error)
 {
     gboolean standard_input = strcmp(file, "-") == 0;
     DomainXml domain = {
-        .name = standard_input ? "standard input" : file, .wanted = wanted, .error = error
-    };
+        .name = standard_input ? "standard input" : file, .wanted = wanted, .error = error};
     g_autoptr(GByteArray) bytes = NULL;
     int fd = standard_input ? STDIN_FILENO : open(file, O_RDONLY | O_CLOEXEC | O_NOCTTY);
 
@@ -281,6 +281,6 @@ gboolean domain_xml_load(const char *file, Wanted *wanted, GError **error)
     bytes = domain_read(&domain, fd);
     if (!standard_input)
         close(fd);
-    return bytes && domain_xml_parse(domain.name, (const char *)bytes->data, bytes->len, wanted,
-                                     error);
+    return bytes &&
+           domain_xml_parse(domain.name, (const char *)bytes->data, bytes->len, wanted, error);
 }

@@ -25,8 +25,7 @@ static void drivers_print(CliJson *driver)
     printf("default=%s\n", cli_json_bool(driver, "default") ? "yes" : "no");
     fputs("capabilities=", stdout);
     for (gsize i = 0; i < cli_json_length(capabilities); i++) {
-        g_autofree char *safe =
-            cli_safe(json_object_get_string(cli_json_at(capabilities, i)));
+        g_autofree char *safe = cli_safe(json_object_get_string(cli_json_at(capabilities, i)));
 
         printf("%s%s", i ? "," : "", safe);
     }
@@ -54,7 +53,7 @@ static gboolean drivers_select(CliJson *value, const char *name)
 
 static int drivers_verb(Cli *cli, int argc, char **argv)
 {
-    g_auto(CliParser) parser = { 0 };
+    g_auto(CliParser) parser = {0};
     g_autoptr(CliJson) value = NULL;
     const char *argument = NULL, *name;
     CliJson *drivers;

@@ -6,7 +6,7 @@
 
 static int help_verb(Cli *cli, int argc, char **argv)
 {
-    g_auto(CliParser) parser = { 0 };
+    g_auto(CliParser) parser = {0};
     const char *argument = NULL, *name;
     const CliVerb *verb = NULL;
 
@@ -36,7 +36,7 @@ const CliVerb cli_help_verb = {
 /* Also what --version does, which brings no words along. */
 static int version_verb(Cli *cli, int argc, char **argv)
 {
-    g_auto(CliParser) parser = { 0 };
+    g_auto(CliParser) parser = {0};
     const char *argument = NULL;
 
     if (argc > 0) {

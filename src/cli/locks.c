@@ -5,9 +5,9 @@
 #include "wanted.h"
 
 static const CliOption locks_options[] = {
-    { 'p', "pid", "PID", "only of this process" },
-    { 'u', "uuid", "UUID", "only of this VM" },
-    { 0 },
+    {'p', "pid", "PID", "only of this process"},
+    {'u', "uuid", "UUID", "only of this VM"},
+    {0},
 };
 
 static void locks_add_row(CliTable *table, CliJson *lease)
@@ -33,8 +33,8 @@ static void locks_add_row(CliTable *table, CliJson *lease)
 
 static void locks_print(const Cli *cli, CliJson *value)
 {
-    static const char *const headings[] = { "DISK",  "MODE",      "VM", ">PID",
-                                            "SINCE", "LOCKSPACE", NULL };
+    static const char *const headings[] = {"DISK",  "MODE",      "VM", ">PID",
+                                           "SINCE", "LOCKSPACE", NULL};
     g_autoptr(CliTable) table = cli_table_new(headings);
     CliJson *leases = cli_json_array(value, "leases");
 
@@ -67,7 +67,7 @@ static void locks_option(CliParser *parser, int id, const char *argument, CliJso
 
 static int locks_verb(Cli *cli, int argc, char **argv)
 {
-    g_auto(CliParser) parser = { 0 };
+    g_auto(CliParser) parser = {0};
     g_autoptr(CliJson) arguments = json_object_new_object();
     g_autoptr(CliJson) value = NULL;
     const char *argument = NULL;

@@ -10,9 +10,9 @@
 #include "cli.h"
 
 static const CliVerb *const main_verbs[] = {
-    &cli_run_verb,    &cli_acquire_verb, &cli_release_verb, &cli_locks_verb,
-    &cli_who_verb,    &cli_status_verb,  &cli_watch_verb,   &cli_drivers_verb,
-    &cli_check_config_verb, &cli_help_verb, &cli_version_verb, NULL,
+    &cli_run_verb,          &cli_acquire_verb, &cli_release_verb, &cli_locks_verb,
+    &cli_who_verb,          &cli_status_verb,  &cli_watch_verb,   &cli_drivers_verb,
+    &cli_check_config_verb, &cli_help_verb,    &cli_version_verb, NULL,
 };
 
 const CliVerb *const *cli_verbs(void)
@@ -31,7 +31,7 @@ const CliVerb *cli_find_verb(const char *name)
 
 static int main_unknown_verb(const Cli *cli, const char *name)
 {
-    const char *names[G_N_ELEMENTS(main_verbs)] = { NULL };
+    const char *names[G_N_ELEMENTS(main_verbs)] = {NULL};
     g_autofree char *safe = cli_safe(name);
     const char *guess;
 
@@ -46,7 +46,7 @@ static int main_unknown_verb(const Cli *cli, const char *name)
 /* Global options, then the verb with all that follows. */
 static int main_dispatch(Cli *cli, int argc, char **argv)
 {
-    g_auto(CliParser) parser = { 0 };
+    g_auto(CliParser) parser = {0};
     const char *argument = NULL;
     int first;
 
@@ -67,7 +67,7 @@ static int main_dispatch(Cli *cli, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    Cli cli = { .json_errors = stdout };
+    Cli cli = {.json_errors = stdout};
     int status;
 
     setlocale(LC_CTYPE, "");

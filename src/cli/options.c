@@ -15,13 +15,13 @@
 enum { OPTION_SOCKET = CLI_LONG_ONLY + 1000, OPTION_JSON, OPTION_NO_COLOR, OPTION_VERSION };
 
 static const CliOption options_global[] = {
-    { OPTION_SOCKET, "socket", "PATH", "the daemon's socket" },
-    { OPTION_JSON, "json", NULL, "print JSON, errors too" },
-    { OPTION_NO_COLOR, "no-color", NULL, "no colours on a terminal" },
-    { 'q', "quiet", NULL, "no progress, hints or other remarks" },
-    { 'h', "help", NULL, "show help" },
-    { OPTION_VERSION, "version", NULL, "show the version" },
-    { 0 },
+    {OPTION_SOCKET, "socket", "PATH", "the daemon's socket"},
+    {OPTION_JSON, "json", NULL, "print JSON, errors too"},
+    {OPTION_NO_COLOR, "no-color", NULL, "no colours on a terminal"},
+    {'q', "quiet", NULL, "no progress, hints or other remarks"},
+    {'h', "help", NULL, "show help"},
+    {OPTION_VERSION, "version", NULL, "show the version"},
+    {0},
 };
 
 /* ---- getopt --------------------------------------------------------------------------------- */
@@ -88,8 +88,8 @@ static void options_unknown(CliParser *parser, const char *word)
     g_ptr_array_add(names, NULL);
     guess = cli_suggest(word + 2, (const char *const *)names->pdata);
     if (guess)
-        parser->status = cli_usage_error(parser->cli, "unknown option '%s'; did you mean '--%s'?",
-                                         safe, guess);
+        parser->status =
+            cli_usage_error(parser->cli, "unknown option '%s'; did you mean '--%s'?", safe, guess);
     else
         parser->status = cli_usage_error(parser->cli, "unknown option '%s'", safe);
 }

@@ -12,7 +12,7 @@
 
 const char *cli_color(const Cli *cli, FILE *stream, CliColor color)
 {
-    static const char *const codes[] = { "\033[0m", "\033[1m", "\033[31m", "\033[32m", "\033[33m" };
+    static const char *const codes[] = {"\033[0m", "\033[1m", "\033[31m", "\033[32m", "\033[33m"};
     const char *no_color = g_getenv("NO_COLOR");
     const char *term = g_getenv("TERM");
 
@@ -36,8 +36,8 @@ char *cli_safe(const char *text)
         GUnicodeType type = g_unichar_type(c);
 
         /* Format characters turn text around or hide it; a name needs none. */
-        if (g_unichar_iscntrl(c) || type == G_UNICODE_FORMAT ||
-            type == G_UNICODE_LINE_SEPARATOR || type == G_UNICODE_PARAGRAPH_SEPARATOR)
+        if (g_unichar_iscntrl(c) || type == G_UNICODE_FORMAT || type == G_UNICODE_LINE_SEPARATOR ||
+            type == G_UNICODE_PARAGRAPH_SEPARATOR)
             g_string_append_printf(out, "\\u%04x", c);
         else
             g_string_append_unichar(out, c);
@@ -138,7 +138,7 @@ CliTable *cli_table_new(const char *const *headings)
 
 void cli_table_add(CliTable *table, CliColor color, const char *first, ...)
 {
-    TableRow row = { .color = color, .cells = g_new0(char *, table->columns + 1) };
+    TableRow row = {.color = color, .cells = g_new0(char *, table->columns + 1)};
     va_list args;
 
     va_start(args, first);
@@ -181,8 +181,8 @@ void cli_table_print(const CliTable *table, const Cli *cli)
     for (guint i = 0; i < table->columns; i++) {
         widths[i] = table_width(table->headings[i] + (table->headings[i][0] == '>'));
         for (guint r = 0; r < table->rows->len; r++)
-            widths[i] = MAX(widths[i],
-                            table_width(g_array_index(table->rows, TableRow, r).cells[i]));
+            widths[i] =
+                MAX(widths[i], table_width(g_array_index(table->rows, TableRow, r).cells[i]));
     }
     fputs(cli_color(cli, stdout, CLI_BOLD), stdout);
     for (guint i = 0; i < table->columns; i++) {

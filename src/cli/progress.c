@@ -18,7 +18,7 @@ struct CliProgress {
     GThread *thread;
     GMutex lock;
     GCond cond;
-    gboolean stop; /* under lock */
+    gboolean stop;  /* under lock */
     gboolean shown; /* the thread's until it has ended */
 };
 
@@ -36,8 +36,8 @@ static gint64 progress_pause(gboolean terminal, gint64 elapsed)
 
 static void progress_tell(CliProgress *progress, gboolean terminal, gint64 elapsed)
 {
-    g_autofree char *of = progress->limit > 0 ? g_strdup_printf(" of %g s", progress->limit)
-                                              : g_strdup("");
+    g_autofree char *of =
+        progress->limit > 0 ? g_strdup_printf(" of %g s", progress->limit) : g_strdup("");
 
     fprintf(stderr, "%sholdfast: %s (%" G_GINT64_FORMAT " s%s)%s", terminal ? "\r" : "",
             progress->what, elapsed / G_USEC_PER_SEC, of, terminal ? "" : "\n");

@@ -7,8 +7,8 @@
 static const CliOption release_options[] = {
     WANTED_OPTIONS_PID,
     WANTED_OPTIONS_DISKS,
-    { 'a', "all", NULL, "everything that the process holds" },
-    { 0 },
+    {'a', "all", NULL, "everything that the process holds"},
+    {0},
 };
 
 static int release_check(const Cli *cli, const Wanted *wanted, gboolean all, char *rest)
@@ -29,7 +29,7 @@ static int release_check(const Cli *cli, const Wanted *wanted, gboolean all, cha
 
 static int release_verb(Cli *cli, int argc, char **argv)
 {
-    g_auto(CliParser) parser = { 0 };
+    g_auto(CliParser) parser = {0};
     g_autoptr(Wanted) wanted = wanted_new();
     g_autoptr(CliJson) value = NULL;
     const char *argument = NULL;

@@ -16,9 +16,9 @@ enum { RUN_WAIT = WANTED_NEXT, RUN_WITH_CHILDREN };
 static const CliOption run_options[] = {
     WANTED_OPTIONS_DISKS,
     WANTED_OPTIONS_OWNER,
-    { RUN_WAIT, "wait", "SECONDS", "wait so long while somebody else holds it" },
-    { RUN_WITH_CHILDREN, "with-children", NULL, "until what COMMAND left running has ended too" },
-    { 0 },
+    {RUN_WAIT, "wait", "SECONDS", "wait so long while somebody else holds it"},
+    {RUN_WITH_CHILDREN, "with-children", NULL, "until what COMMAND left running has ended too"},
+    {0},
 };
 
 typedef struct Run {
@@ -102,9 +102,12 @@ static int run_check(const Run *run, const Cli *cli)
 /* Becomes the command. Returns only when that fails. */
 static int run_exec(const Run *run, const Cli *cli)
 {
+    int err;
+
     execvp(run->command[0], run->command);
-    cli_fail(cli, "CannotRun", "cannot run '%s': %s", run->command[0], g_strerror(errno));
-    return errno == ENOENT ? CLI_NO_COMMAND : CLI_CANNOT_RUN;
+    err = errno;
+    cli_fail(cli, "CannotRun", "cannot run '%s': %s", run->command[0], g_strerror(err));
+    return err == ENOENT ? CLI_NO_COMMAND : CLI_CANNOT_RUN;
 }
 
 static int run_with_locks(const Run *run, const Cli *cli)
@@ -126,9 +129,9 @@ static int run_with_locks(const Run *run, const Cli *cli)
 
 static int run_verb(Cli *cli, int argc, char **argv)
 {
-    g_auto(CliParser) parser = { 0 };
+    g_auto(CliParser) parser = {0};
     g_autoptr(Wanted) wanted = wanted_new();
-    Run run = { .wanted = wanted };
+    Run run = {.wanted = wanted};
     int status;
 
     cli->json_errors = stderr; /* standard output is the command's */

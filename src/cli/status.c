@@ -62,8 +62,8 @@ static void status_print_stopping(CliJson *status)
 
 static void status_print_lockspaces(const Cli *cli, CliJson *status)
 {
-    static const char *const headings[] = { "LOCKSPACE", "DRIVER",   ">LEASES", ">QUEUED",
-                                            ">RUNNING",  "HEALTH", NULL };
+    static const char *const headings[] = {"LOCKSPACE", "DRIVER", ">LEASES", ">QUEUED",
+                                           ">RUNNING",  "HEALTH", NULL};
     g_autoptr(CliTable) table = cli_table_new(headings);
     CliJson *array = cli_json_array(status, "lockspaces");
 
@@ -71,8 +71,10 @@ static void status_print_lockspaces(const Cli *cli, CliJson *status)
         CliJson *space = cli_json_at(array, i);
         const char *health = cli_json_string(space, "health");
         const char *operation = cli_json_string(space, "operation");
-        g_autofree char *leases = g_strdup_printf("%" G_GINT64_FORMAT, cli_json_int(space, "leases"));
-        g_autofree char *queued = g_strdup_printf("%" G_GINT64_FORMAT, cli_json_int(space, "queued"));
+        g_autofree char *leases =
+            g_strdup_printf("%" G_GINT64_FORMAT, cli_json_int(space, "leases"));
+        g_autofree char *queued =
+            g_strdup_printf("%" G_GINT64_FORMAT, cli_json_int(space, "queued"));
         g_autofree char *running =
             g_strdup_printf("%" G_GINT64_FORMAT, cli_json_int(space, "running"));
         g_autofree char *since = cli_describe_time(cli_json_string(space, "since"));
@@ -94,7 +96,7 @@ static void status_print_lockspaces(const Cli *cli, CliJson *status)
 
 static int status_verb(Cli *cli, int argc, char **argv)
 {
-    g_auto(CliParser) parser = { 0 };
+    g_auto(CliParser) parser = {0};
     g_autoptr(hf_client) client = NULL;
     g_autoptr(hf_error) error = NULL;
     g_autoptr(CliJson) status = NULL;
@@ -116,7 +118,8 @@ static int status_verb(Cli *cli, int argc, char **argv)
     if (!drivers)
         return cli_report(cli, error);
     if (cli->json) {
-        json_object_object_add(status, "drivers", json_object_get(cli_json_array(drivers, "drivers")));
+        json_object_object_add(status, "drivers",
+                               json_object_get(cli_json_array(drivers, "drivers")));
         cli_print_json(stdout, status);
         return CLI_OK;
     }

@@ -68,7 +68,7 @@ void wanted_take_lease(Wanted *wanted, char *lockspace, char *key, hf_mode mode)
 
 static const char *wanted_mode_name(hf_mode mode)
 {
-    static const char *const names[] = { "exclusive", "shared", "readonly" };
+    static const char *const names[] = {"exclusive", "shared", "readonly"};
 
     return names[mode];
 }
@@ -80,10 +80,10 @@ static hf_mode wanted_cut_mode(char *text)
         const char *suffix;
         hf_mode mode;
     } suffixes[] = {
-        { ",exclusive", HF_MODE_EXCLUSIVE },
-        { ",shared", HF_MODE_SHARED },
-        { ",ro", HF_MODE_READONLY },
-        { ",readonly", HF_MODE_READONLY },
+        {",exclusive", HF_MODE_EXCLUSIVE},
+        {",shared", HF_MODE_SHARED},
+        {",ro", HF_MODE_READONLY},
+        {",readonly", HF_MODE_READONLY},
     };
 
     for (gsize i = 0; i < G_N_ELEMENTS(suffixes); i++) {

@@ -48,14 +48,20 @@ char *wanted_absolute(const char *path);
 
 /* The options by which all verbs say what they want; for their tables. */
 #define WANTED_OPTIONS_DISKS                                                                       \
-    { 'd', "disk", "PATH[,MODE]", "a disk; MODE: exclusive (default), shared, ro" },               \
-    { 'l', "lease", "DIR:KEY[,MODE]", "a manual lease: file KEY in lockspace DIR" }
+    {'d', "disk", "PATH[,MODE]", "a disk; MODE: exclusive (default), shared, ro"},                 \
+    {                                                                                              \
+        'l', "lease", "DIR:KEY[,MODE]", "a manual lease: file KEY in lockspace DIR"                \
+    }
 #define WANTED_OPTIONS_OWNER                                                                       \
-    { 'n', "name", "NAME", "the VM's name" }, { 'u', "uuid", "UUID", "the VM's UUID" },            \
-    { WANTED_URI, "uri", "URI", "the VM's hypervisor" },                                           \
-    { WANTED_DOMAIN, "domain", "FILE.xml",                                                         \
-      "disks, leases, name and UUID of a libvirt domain" }
-#define WANTED_OPTIONS_PID { 'p', "pid", "PID", "the owner's process" }
+    {'n', "name", "NAME", "the VM's name"}, {'u', "uuid", "UUID", "the VM's UUID"},                \
+        {WANTED_URI, "uri", "URI", "the VM's hypervisor"},                                         \
+    {                                                                                              \
+        WANTED_DOMAIN, "domain", "FILE.xml", "disks, leases, name and UUID of a libvirt domain"    \
+    }
+#define WANTED_OPTIONS_PID                                                                         \
+    {                                                                                              \
+        'p', "pid", "PID", "the owner's process"                                                   \
+    }
 enum { WANTED_URI = CLI_LONG_ONLY, WANTED_DOMAIN, WANTED_NEXT };
 
 /* Takes one of these options. FALSE: it is another, or (then parser->status says so) wrong. */

@@ -7,11 +7,12 @@
 #include "cli.h"
 
 static const CliOption watch_options[] = {
-    { 'e', "event", "NAME", "only these events; may be repeated" },
-    { 0 },
+    {'e', "event", "NAME", "only these events; may be repeated"},
+    {0},
 };
 
-/* LEASE_ACQUIRED may be written lease-acquired. Whether there is such an event, the daemon knows. */
+/* LEASE_ACQUIRED may be written lease-acquired. Whether there is such an event, the daemon knows.
+ */
 static void watch_add_event(CliJson *events, const char *name)
 {
     g_autofree char *upper = g_ascii_strup(name, -1);
@@ -103,7 +104,7 @@ static int watch_loop(const Cli *cli, hf_client *client)
 
 static int watch_verb(Cli *cli, int argc, char **argv)
 {
-    g_auto(CliParser) parser = { 0 };
+    g_auto(CliParser) parser = {0};
     g_autoptr(CliJson) events = json_object_new_array();
     g_autoptr(CliJson) arguments = json_object_new_object();
     g_autoptr(CliJson) value = NULL;

@@ -6,8 +6,8 @@
 #include "wanted.h"
 
 static const CliOption who_options[] = {
-    { 'l', "lease", "DIR:KEY", "a manual lease instead of a disk" },
-    { 0 },
+    {'l', "lease", "DIR:KEY", "a manual lease instead of a disk"},
+    {0},
 };
 
 static void who_print(CliJson *value, const char *what, const char *state)
@@ -64,7 +64,7 @@ static CliJson *who_arguments(CliParser *parser, Wanted *wanted, char **rest, ch
 
 static int who_verb(Cli *cli, int argc, char **argv)
 {
-    g_auto(CliParser) parser = { 0 };
+    g_auto(CliParser) parser = {0};
     g_autoptr(Wanted) wanted = wanted_new();
     g_autoptr(CliJson) value = NULL;
     g_autofree char *what = NULL;

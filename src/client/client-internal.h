@@ -91,9 +91,9 @@ const char *hfc_get_string(struct json_object *object, const char *key);
 /* ---- connection.c ------------------------------------------------------------------------- */
 
 typedef struct hfc_connection {
-    int fd;       /* -1: not connected */
-    char *path;   /* of the socket */
-    char *input;  /* what was received and not yet taken: [start, start + used) */
+    int fd;      /* -1: not connected */
+    char *path;  /* of the socket */
+    char *input; /* what was received and not yet taken: [start, start + used) */
     size_t start;
     size_t used;
     size_t size;

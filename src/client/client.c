@@ -45,8 +45,8 @@ char *hf_default_socket(void)
         return strdup("/run/holdfast/holdfast.sock");
     if (runtime && *runtime)
         return client_join(runtime, "holdfast/holdfast.sock");
-    if ((!home || !*home) &&
-        getpwuid_r(geteuid(), &entry, buffer, sizeof(buffer), &found) == 0 && found)
+    if ((!home || !*home) && getpwuid_r(geteuid(), &entry, buffer, sizeof(buffer), &found) == 0 &&
+        found)
         home = found->pw_dir;
     return client_join(home ? home : "", ".cache/holdfast/holdfast.sock");
 }
@@ -127,7 +127,7 @@ static bool client_request_init(client_request *request, hf_client *client, cons
 {
     struct json_object *message = json_object_new_object();
 
-    *request = (client_request){ .command = command, .id = ++client->last_id, .message = message };
+    *request = (client_request){.command = command, .id = ++client->last_id, .message = message};
     if (message && hfc_add_string(message, "execute", command) &&
         (!arguments || hfc_add(message, "arguments", json_object_get(arguments))) &&
         hfc_add(message, "id", json_object_new_int64(request->id)))
@@ -160,9 +160,8 @@ static bool client_is_reply(const client_request *request, struct json_object *m
     return json_object_object_get_ex(message, "error", NULL);
 }
 
-static hfc_result client_receive(hf_client *client, const client_request *request,
-                                 int64_t deadline, struct json_object **ret_reply,
-                                 hf_error **ret_error)
+static hfc_result client_receive(hf_client *client, const client_request *request, int64_t deadline,
+                                 struct json_object **ret_reply, hf_error **ret_error)
 {
     for (;;) {
         struct json_object *message = NULL;
@@ -196,8 +195,8 @@ static hfc_result client_exchange(hf_client *client, const client_request *reque
                                   hf_error **ret_error)
 {
     hf_error *error = NULL;
-    hfc_result result = hfc_connection_send(&client->connection, request->text, request->length,
-                                            deadline, &error);
+    hfc_result result =
+        hfc_connection_send(&client->connection, request->text, request->length, deadline, &error);
 
     if (result == HFC_DONE)
         result = hfc_connection_send(&client->connection, "\n", 1, deadline, &error);
@@ -285,11 +284,10 @@ static bool client_is_answered_at_once(const char *command)
 }
 
 /* The times of a request; see HFC_GRACE_MS. */
-static void client_deadlines(const char *command, struct json_object *arguments,
-                             int64_t *ret_reply, int64_t *ret_reconnect)
+static void client_deadlines(const char *command, struct json_object *arguments, int64_t *ret_reply,
+                             int64_t *ret_reconnect)
 {
-    int64_t silence = client_is_answered_at_once(command) ? HFC_SILENCE_AT_ONCE_MS
-                                                          : HFC_SILENCE_MS;
+    int64_t silence = client_is_answered_at_once(command) ? HFC_SILENCE_AT_ONCE_MS : HFC_SILENCE_MS;
     struct json_object *timeout = NULL;
     int64_t ms = 0;
 
@@ -308,8 +306,8 @@ static hfc_result client_repeat(hf_client *client, const client_request *request
                                 struct json_object *arguments, int *ret_losses,
                                 struct json_object **ret_reply, hf_error **ret_error)
 {
-    bool renew = strcmp(request->command, "subscribe") != 0 &&
-                 strcmp(request->command, "unsubscribe") != 0;
+    bool renew =
+        strcmp(request->command, "subscribe") != 0 && strcmp(request->command, "unsubscribe") != 0;
     int64_t deadline, reconnect;
 
     client_deadlines(request->command, arguments, &deadline, &reconnect);

@@ -112,8 +112,8 @@ char *hf_command(hf_client *client, const char *command, const char *arguments,
     json_object_put(object);
     if (!reply)
         return NULL;
-    text = json_object_to_json_string_ext(reply, JSON_C_TO_STRING_PLAIN |
-                                                     JSON_C_TO_STRING_NOSLASHESCAPE);
+    text = json_object_to_json_string_ext(reply,
+                                          JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE);
     copy = text ? strdup(text) : NULL;
     json_object_put(reply);
     if (!copy)

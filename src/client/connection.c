@@ -64,7 +64,7 @@ static const char *connection_strerror(int err)
 /* HFC_DONE when the socket is ready for one of `events`. */
 static hfc_result connection_wait(const hfc_connection *connection, short events, int64_t deadline)
 {
-    struct pollfd item = { .fd = connection->fd, .events = events };
+    struct pollfd item = {.fd = connection->fd, .events = events};
 
     for (;;) {
         int left = connection_left(deadline);
@@ -141,7 +141,7 @@ static hfc_result connection_refused(const char *path, int err, hf_error **ret_e
 static hfc_result connection_connect(hfc_connection *connection, int64_t deadline,
                                      hf_error **ret_error)
 {
-    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
     const char *path = connection->path;
     int64_t pause = 1;
 

@@ -26,18 +26,18 @@ static const struct {
     const char *name;
     hf_code code;
 } error_classes[] = {
-    { "Internal", HF_ERR_INTERNAL },
-    { "InvalidSyntax", HF_ERR_INVALID_SYNTAX },
-    { "CommandNotFound", HF_ERR_COMMAND_NOT_FOUND },
-    { "InvalidArgument", HF_ERR_INVALID_ARGUMENT },
-    { "PermissionDenied", HF_ERR_PERMISSION },
-    { "Busy", HF_ERR_BUSY },
-    { "NotHeld", HF_ERR_NOT_HELD },
-    { "NoSuchOwner", HF_ERR_NO_SUCH_OWNER },
-    { "LeaseRequired", HF_ERR_LEASE_REQUIRED },
-    { "BadResource", HF_ERR_BAD_RESOURCE },
-    { "StorageError", HF_ERR_STORAGE },
-    { "Timeout", HF_ERR_TIMEOUT },
+    {"Internal", HF_ERR_INTERNAL},
+    {"InvalidSyntax", HF_ERR_INVALID_SYNTAX},
+    {"CommandNotFound", HF_ERR_COMMAND_NOT_FOUND},
+    {"InvalidArgument", HF_ERR_INVALID_ARGUMENT},
+    {"PermissionDenied", HF_ERR_PERMISSION},
+    {"Busy", HF_ERR_BUSY},
+    {"NotHeld", HF_ERR_NOT_HELD},
+    {"NoSuchOwner", HF_ERR_NO_SUCH_OWNER},
+    {"LeaseRequired", HF_ERR_LEASE_REQUIRED},
+    {"BadResource", HF_ERR_BAD_RESOURCE},
+    {"StorageError", HF_ERR_STORAGE},
+    {"Timeout", HF_ERR_TIMEOUT},
 };
 
 /* A class of a later daemon is still an error; its sentence says which. */
@@ -98,8 +98,8 @@ int hfc_error_from_reply(hf_error **ret_error, struct json_object *object)
         desc = name ? name : "the daemon refused without saying why";
     error = error_alloc(code, hfc_printable(desc, strlen(desc), HFC_MAX_REPLY));
     if (error != &error_no_memory) {
-        const char *json = json_object_to_json_string_ext(object, JSON_C_TO_STRING_PLAIN |
-                                                                      JSON_C_TO_STRING_NOSLASHESCAPE);
+        const char *json = json_object_to_json_string_ext(
+            object, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE);
         error->json = json ? strdup(json) : NULL;
     }
     *ret_error = error;

@@ -99,5 +99,5 @@ void hfc_events_clear(hfc_events *events)
         events->first = event->next;
         free(event);
     }
-    *events = (hfc_events){ 0 };
+    *events = (hfc_events){0};
 }

@@ -16,7 +16,7 @@ struct hf_leases {
 
 static bool leases_parse_mode(const char *text, hf_mode *ret_mode)
 {
-    static const char *const modes[] = { "exclusive", "shared", "readonly" };
+    static const char *const modes[] = {"exclusive", "shared", "readonly"};
 
     for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++) {
         if (text && strcmp(text, modes[i]) == 0) {

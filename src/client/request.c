@@ -175,11 +175,10 @@ static struct json_object *request_owner(const hf_request *request, bool release
     pid_t pid = request->pid ? request->pid : getpid();
 
     if (owner && hfc_add(owner, "pid", json_object_new_int64(pid)) &&
-        (release ||
-         (hfc_add_string(owner, "name", request->name) &&
-          hfc_add_string(owner, "uuid", request->uuid) &&
-          hfc_add_string(owner, "uri", request->uri) &&
-          hfc_add_string(owner, "until", request->until_close ? "connection" : NULL))))
+        (release || (hfc_add_string(owner, "name", request->name) &&
+                     hfc_add_string(owner, "uuid", request->uuid) &&
+                     hfc_add_string(owner, "uri", request->uri) &&
+                     hfc_add_string(owner, "until", request->until_close ? "connection" : NULL))))
         return owner;
     json_object_put(owner);
     return NULL;

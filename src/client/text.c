@@ -89,7 +89,7 @@ char *hfc_printable(const char *text, size_t length, size_t max)
 
 bool hfc_parse_time(const char *text, int64_t *ret_usec)
 {
-    struct tm tm = { 0 };
+    struct tm tm = {0};
     int length = 0, usec = 0;
     time_t seconds;
 

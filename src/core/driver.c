@@ -77,11 +77,12 @@ Driver *driver_new(const struct hf_driver *api, const char *where, Fault **ret_f
     }
     /* release is the last member that every driver of version 1 must have */
     if (api->size < offsetof(struct hf_driver, release) + sizeof(api->release) || !api->name ||
-        !*api->name || strspn(api->name, G_CSET_a_2_z G_CSET_A_2_Z G_CSET_DIGITS "-_") !=
-                           strlen(api->name) || !api->acquire || !api->release) {
-        *ret_fault = fault_new(HF_ERR_INVALID_ARGUMENT, 0,
-                               "%s: not a usable driver: size, name, acquire or release is missing",
-                               where);
+        !*api->name ||
+        strspn(api->name, G_CSET_a_2_z G_CSET_A_2_Z G_CSET_DIGITS "-_") != strlen(api->name) ||
+        !api->acquire || !api->release) {
+        *ret_fault =
+            fault_new(HF_ERR_INVALID_ARGUMENT, 0,
+                      "%s: not a usable driver: size, name, acquire or release is missing", where);
         return NULL;
     }
     driver = g_new0(Driver, 1);
@@ -155,9 +156,8 @@ void hf_call_claim(struct hf_call *call, const char *format, ...)
 
 void hf_call_holder(struct hf_call *call, const struct hf_holder *holder)
 {
-    g_ptr_array_add(call->holders,
-                    holder_new(holder, holder->from_record ? HOLDER_FROM_RECORD
-                                                           : HOLDER_FROM_KERNEL));
+    g_ptr_array_add(call->holders, holder_new(holder, holder->from_record ? HOLDER_FROM_RECORD
+                                                                          : HOLDER_FROM_KERNEL));
 }
 
 const char *hf_call_host(const struct hf_call *call)

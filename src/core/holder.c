@@ -162,7 +162,7 @@ static const char *holder_advice(const Holder *first)
     return "shut that VM down first if it is to start here instead";
 }
 
-char *holder_refusal(const char *what, GPtrArray *holders)
+char *holder_refusal(const char *what, const char *disk, GPtrArray *holders)
 {
     GString *out = g_string_new(NULL);
     g_autofree char *subject = text_for_people(what);
@@ -174,9 +174,14 @@ char *holder_refusal(const char *what, GPtrArray *holders)
         return g_string_free(out, FALSE);
     }
     for (guint i = 0; i < holders->len && i < 3; i++) {
-        g_autofree char *text = holder_to_string(g_ptr_array_index(holders, i));
+        const Holder *holder = g_ptr_array_index(holders, i);
+        g_autofree char *text = holder_to_string(holder);
 
         g_string_append_printf(out, "%s%s", i ? " and by " : "", text);
+        if (disk && holder->disk && strcmp(disk, holder->disk) != 0) {
+            g_autofree char *other = text_for_people(holder->disk);
+            g_string_append_printf(out, " under the name %s", other);
+        }
     }
     if (holders->len > 3)
         g_string_append_printf(out, " and by %u more", holders->len - 3);

@@ -21,7 +21,7 @@ typedef struct Holder {
     char *uuid;
     char *uri;
     char *host;
-    pid_t pid; /* 0: not known */
+    pid_t pid;         /* 0: not known */
     gint64 since_usec; /* 0: not known */
     hf_mode mode;
     HolderSource source;
@@ -39,8 +39,9 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Holder, holder_free)
 char *holder_to_string(const Holder *holder);
 
 /* The sentence of a refusal, of which `what` is the subject ("disk /srv/a.img"): who holds it and
- * what to do. `holders` may be empty. A new string. */
-char *holder_refusal(const char *what, GPtrArray *holders);
+ * what to do. A holder that knows the thing under another name than `disk` (may be NULL) is shown
+ * with it. `holders` may be empty. A new string. */
+char *holder_refusal(const char *what, const char *disk, GPtrArray *holders);
 
 /* "exclusive", "shared", "readonly". */
 const char *mode_to_string(hf_mode mode);

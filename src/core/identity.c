@@ -56,8 +56,8 @@ char *identity_lv_key(const char *dm_uuid)
 
 static char *identity_read_sys(dev_t device, const char *attribute)
 {
-    g_autofree char *path = g_strdup_printf("/sys/dev/block/%u:%u/%s", major(device),
-                                            minor(device), attribute);
+    g_autofree char *path =
+        g_strdup_printf("/sys/dev/block/%u:%u/%s", major(device), minor(device), attribute);
     char *text = NULL;
 
     if (!g_file_get_contents(path, &text, NULL, NULL))
@@ -104,9 +104,9 @@ IdentityFacts *identity_look_up(const IdentityRules *rules, const char *path, Fa
 
     if (stat(path, &st) < 0) {
         int err = errno;
-        *ret_fault = fault_new(err == EIO ? HF_ERR_STORAGE : HF_ERR_BAD_RESOURCE, err,
-                               "cannot look up disk '%s': %s; check the path", path,
-                               g_strerror(err));
+        *ret_fault =
+            fault_new(err == EIO ? HF_ERR_STORAGE : HF_ERR_BAD_RESOURCE, err,
+                      "cannot look up disk '%s': %s; check the path", path, g_strerror(err));
         return NULL;
     }
     if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
@@ -158,8 +158,7 @@ static char *identity_hash(const char *path)
     return g_compute_checksum_for_string(G_CHECKSUM_SHA256, path, -1);
 }
 
-GPtrArray *identity_names(const IdentityRules *rules, const char *path,
-                          const IdentityFacts *facts)
+GPtrArray *identity_names(const IdentityRules *rules, const char *path, const IdentityFacts *facts)
 {
     GPtrArray *names = g_ptr_array_new_with_free_func((GDestroyNotify)identity_name_free);
 

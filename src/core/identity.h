@@ -5,8 +5,8 @@
  *
  *   /dev/...  and lvm_lockspace_dir set, the disk is a logical volume:  its UUID, in that directory
  *   /dev/...  and scsi_lockspace_dir set, the disk has a SCSI id:       that id, in that directory
- *   file_lockspace_dir set:              SHA-256 (hex) of the path as it was given, in that directory
- *   otherwise:                           the disk itself, "direct"
+ *   file_lockspace_dir set:              SHA-256 (hex) of the path as it was given, in that
+ * directory otherwise:                           the disk itself, "direct"
  *
  * Where stock's name would miss something, a second resource is added to stock's: the SHA-256 of
  * the path without symlinks, /./ and the like when that is another path (so two hosts that use
@@ -41,7 +41,8 @@ typedef struct IdentityName {
     gboolean autocreate;
 } IdentityName;
 
-/* TRUE if the rules need identity_look_up() for this path; otherwise identity_names() takes NULL. */
+/* TRUE if the rules need identity_look_up() for this path; otherwise identity_names() takes NULL.
+ */
 gboolean identity_needs_facts(const IdentityRules *rules, const char *path);
 
 /* Looks the facts up. Blocks on the disk's file system and on /sys: for lanes only. Returns NULL
@@ -51,8 +52,7 @@ void identity_facts_free(IdentityFacts *facts);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(IdentityFacts, identity_facts_free)
 
 /* The resources of a disk: an array of IdentityName, the first is stock's. Pure. */
-GPtrArray *identity_names(const IdentityRules *rules, const char *path,
-                          const IdentityFacts *facts);
+GPtrArray *identity_names(const IdentityRules *rules, const char *path, const IdentityFacts *facts);
 void identity_name_free(IdentityName *name);
 
 /* "file:MAJOR:MINOR:INODE" or "block:MAJOR:MINOR" of an open or stat'ed object; a new string. */

@@ -18,14 +18,14 @@ typedef struct Owner {
     pid_t pid;           /* 0: unknown, never watched */
     guint64 start_ticks; /* start time of the process, field 22 of /proc/PID/stat */
     OwnerState state;
-    gboolean until_close; /* lasts until its connections are closed, not only its process */
-    guint connections;    /* open connections that speak as the owner itself */
-    GPtrArray *leases;    /* of Lease, not owned */
+    gboolean until_close;     /* lasts until its connections are closed, not only its process */
+    guint connections;        /* open connections that speak as the owner itself */
+    GPtrArray *leases;        /* of Lease, not owned */
     struct OwnerWatch *watch; /* of the daemon's supervision; freed by it */
 } Owner;
 
 typedef enum LeaseState {
-    LEASE_PENDING,   /* locked, but the request that it is part of is not complete */
+    LEASE_PENDING, /* locked, but the request that it is part of is not complete */
     LEASE_HELD,
     LEASE_RELEASING,
 } LeaseState;
@@ -45,8 +45,8 @@ typedef struct LeasePart {
 
 typedef struct Lease {
     Owner *owner;
-    char *disk;       /* what the user named; NULL for a manual lease or an unknown disk */
-    GPtrArray *parts; /* of LeasePart, at least one; the first names the lease */
+    char *disk;        /* what the user named; NULL for a manual lease or an unknown disk */
+    GPtrArray *parts;  /* of LeasePart, at least one; the first names the lease */
     GPtrArray *claims; /* of char * */
     hf_mode mode;
     gint64 since_usec;

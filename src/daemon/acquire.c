@@ -48,7 +48,7 @@ struct Acquire {
     GList waiting; /* link in the engine's queue of those who wait for a release */
     gboolean is_waiting;
     gboolean stepping_back; /* it releases what it has before it tries again */
-    AcquireDone done; /* NULL: already answered, or nobody wants to know */
+    AcquireDone done;       /* NULL: already answered, or nobody wants to know */
     void *data;
 };
 
@@ -245,52 +245,11 @@ static void acquire_commit(Acquire *acquire)
 
 /* ---- refusals -------------------------------------------------------------------------- */
 
-static char *acquire_subject(const Want *want)
-{
-    const Resource *resource = g_ptr_array_index(want->resources, 0);
-
-    if (want->disk)
-        return g_strdup_printf("disk %s", want->disk);
-    if (!*resource->space)
-        return g_strdup_printf("disk %s", resource->key);
-    return g_strdup_printf("lease %s in lockspace %s", resource->key, resource->space);
-}
-
-/* Turns "busy" into a sentence that names who is in the way. `holders` (may be NULL) are those
- * that the driver saw; `leases` (may be empty) those of the table, which know more. */
 static Fault *acquire_busy(Acquire *acquire, const Want *want, GPtrArray *leases,
                            GPtrArray *holders)
 {
-    const Resource *resource = g_ptr_array_index(want->resources, 0);
-    g_autofree char *subject = acquire_subject(want);
-    g_autofree char *text = NULL;
-    Fault *fault = fault_new(HF_ERR_BUSY, EBUSY, "%s", "");
-
-    for (guint i = 0; i < leases->len; i++)
-        g_ptr_array_add(fault->holders, lease_holder(g_ptr_array_index(leases, i),
-                                                     acquire->engine->config.host));
-    for (guint i = 0; leases->len == 0 && holders && i < holders->len; i++)
-        g_ptr_array_add(fault->holders, holder_copy(g_ptr_array_index(holders, i)));
-    text = holder_refusal(subject, fault->holders);
-    if (leases->len == 1) {
-        const Lease *lease = g_ptr_array_index(leases, 0);
-
-        if (owner_same(lease->owner, acquire->owner)) {
-            g_free(text);
-            text = g_strdup_printf("%s is held already by this VM itself, in %s mode%s%s; release "
-                                   "it first, or name it once",
-                                   subject, mode_to_string(lease->mode), lease->disk ? " as " : "",
-                                   lease->disk ? lease->disk : "");
-        }
-    }
-    g_free(fault->message);
-    fault->message = g_steal_pointer(&text);
-    fault->driver = g_strdup(resource->driver->api.name);
-    fault->space = g_strdup(resource->space);
-    fault->key = g_strdup(resource->key);
-    fault->disk = g_strdup(want->disk);
-    fault->mode = want->mode;
-    return fault;
+    return refusal_new(acquire->engine, acquire->owner, g_ptr_array_index(want->resources, 0),
+                       want->disk, want->mode, leases, holders);
 }
 
 /* TRUE if it is worth waiting: all of these leases are about to go, or are part of a request whose
@@ -583,7 +542,7 @@ static gboolean acquire_named_before(Acquire *acquire, guint index)
     const Want *want = g_ptr_array_index(acquire->wants, index);
     const Resource *resource = g_ptr_array_index(want->resources, 0);
     g_autofree char *id = resource_id(resource);
-    g_autofree char *subject = acquire_subject(want);
+    g_autofree char *subject = refusal_subject(resource, want->disk);
     Fault *fault;
 
     for (guint i = 0; i < index; i++) {
@@ -638,8 +597,8 @@ static void acquire_looked_up(Op *op, void *data)
 static void acquire_look_up(Acquire *acquire, Want *want)
 {
     Op *op = op_new(acquire->engine, OP_IDENTIFY, op_disk_lane(acquire->engine, want->disk));
-    Resource none = {.driver = acquire->engine->disk_driver, .space = (char *)"",
-                     .key = want->disk};
+    Resource none = {
+        .driver = acquire->engine->disk_driver, .space = (char *)"", .key = want->disk};
 
     op_add(op, &none, want->disk, want->mode, 0);
     acquire->looking_up++;

@@ -65,7 +65,8 @@ int conn_open(ConnSet *set, int fd, const struct ucred *peer, gboolean may_write
               const ConnProtocol *protocol, void *context);
 /* Queues bytes to be sent. */
 void conn_send(Conn *conn, const void *data, gsize len);
-/* The same for what the client has not asked for just now: a client that does not read is cut off. */
+/* The same for what the client has not asked for just now: a client that does not read is cut off.
+ */
 void conn_send_unasked(Conn *conn, const void *data, gsize len);
 /* The answer to the current message comes later: no further message until conn_resume(). */
 void conn_wait(Conn *conn);

@@ -137,9 +137,9 @@ gboolean drivers_complete(GPtrArray *drivers, Fault **ret_fault)
         hf_call_init(&call, "");
         if (driver->api.config_complete(&call) == 0)
             continue;
-        *ret_fault = fault_new(HF_ERR_INVALID_ARGUMENT, 0, "driver '%s' is not configured: %s",
-                               driver->api.name,
-                               call.fault ? call.fault->message : "no reason given");
+        *ret_fault =
+            fault_new(HF_ERR_INVALID_ARGUMENT, 0, "driver '%s' is not configured: %s",
+                      driver->api.name, call.fault ? call.fault->message : "no reason given");
         return FALSE;
     }
     return TRUE;

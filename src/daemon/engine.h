@@ -6,6 +6,7 @@
  *
  *     op.c         one job in one lane, in order with all others on the same resource
  *     acquire.c    a VM's whole set, or nothing
+ *     refusal.c    saying who is in the way
  *     release.c    giving leases back
  *     inspect.c    who holds a disk; making and removing resources
  *     supervise.c  owners' processes: watching them, ending them, releasing after their exit
@@ -51,11 +52,11 @@ struct Engine {
     Table *table;
     LaneHub *lanes;
     struct Mounts *mounts;
-    GHashTable *drivers; /* name -> Driver, borrowed */
-    const Driver *disk_driver; /* of disks and leases that name no other */
-    GHashTable *spaces;  /* of op.c: id -> Space */
-    GHashTable *tickets; /* of op.c: resource id -> GQueue of Op */
-    guint ops;           /* under way */
+    GHashTable *drivers;        /* name -> Driver, borrowed */
+    const Driver *disk_driver;  /* of disks and leases that name no other */
+    GHashTable *spaces;         /* of op.c: id -> Space */
+    GHashTable *tickets;        /* of op.c: resource id -> GQueue of Op */
+    guint ops;                  /* under way */
     GQueue waiting_for_release; /* of Acquire, see acquire.c */
     guint64 epoch;              /* counts releases and commits */
     EngineListener listener;
@@ -74,8 +75,15 @@ void engine_emit(Engine *engine, EngineEvent event, const Lease *lease, const Ow
 
 /* ---- op.c ------------------------------------------------------------------------------ */
 
-typedef enum OpKind { OP_ACQUIRE, OP_RELEASE, OP_HOLDER, OP_CREATE, OP_REMOVE, OP_SPACE,
-                      OP_IDENTIFY } OpKind;
+typedef enum OpKind {
+    OP_ACQUIRE,
+    OP_RELEASE,
+    OP_HOLDER,
+    OP_CREATE,
+    OP_REMOVE,
+    OP_SPACE,
+    OP_IDENTIFY
+} OpKind;
 
 /* One resource in a job. The result members are valid in done(). */
 typedef struct OpItem {
@@ -166,6 +174,16 @@ void acquire_start(Acquire *acquire, AcquireDone done, void *data);
 void acquire_cancel(Acquire *acquire);
 /* Something was released or committed: requests that wait for that try again. */
 void acquire_retry_waiting(Engine *engine);
+
+/* ---- refusal.c ------------------------------------------------------------------------- */
+
+/* What a refusal is about: "disk /srv/a.img", a new string. `disk` may be NULL. */
+char *refusal_subject(const Resource *resource, const char *disk);
+/* HF_ERR_BUSY with its sentence. `leases` (may be empty) are those of the table that are in the
+ * way; only if there are none, `seen` (may be NULL) tells whom the driver saw. `asking` may be
+ * NULL. */
+Fault *refusal_new(Engine *engine, const Owner *asking, const Resource *resource, const char *disk,
+                   hf_mode mode, GPtrArray *leases, GPtrArray *seen);
 
 /* ---- release.c ------------------------------------------------------------------------- */
 

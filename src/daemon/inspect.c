@@ -41,6 +41,14 @@ static void run_finished(Op *op, void *data)
         op_space_opened_by_name(run->engine, &item->resource, item->space);
     }
     sd_event_source_disable_unref(run->deadline);
+    if (op->fault && op->fault->code == HF_ERR_BUSY) {
+        const OpItem *item = op->failed;
+        g_autoptr(GPtrArray) leases = table_find(run->engine->table, &item->resource, item->claims);
+
+        fault_free(op->fault);
+        op->fault = refusal_new(run->engine, NULL, &item->resource, NULL, item->mode, leases,
+                                item->holders);
+    }
     if (run->done)
         run->done(op->fault, run->data);
     g_free(run);
@@ -190,8 +198,7 @@ static void inspect_seen(Op *op, void *data)
 static void inspect_ask(Inspect *inspect, const char *space, const char *key, unsigned flags)
 {
     Engine *engine = inspect->engine;
-    Resource resource = {
-        .driver = engine->disk_driver, .space = (char *)space, .key = (char *)key};
+    Resource resource = {.driver = engine->disk_driver, .space = (char *)space, .key = (char *)key};
     Op *op = op_new(engine, OP_HOLDER, op_lane(engine, &resource));
 
     op_add(op, &resource, inspect->path, HF_MODE_EXCLUSIVE, flags);
@@ -210,8 +217,7 @@ static void inspect_ask_names(Inspect *inspect)
     for (guint i = 0; i < names->len; i++) {
         const IdentityName *name = g_ptr_array_index(names, i);
 
-        inspect_ask(inspect, name->space, name->key,
-                    name->autocreate ? HF_RESOURCE_AUTOCREATE : 0);
+        inspect_ask(inspect, name->space, name->key, name->autocreate ? HF_RESOURCE_AUTOCREATE : 0);
     }
 }
 
@@ -253,8 +259,7 @@ static int inspect_on_deadline(sd_event_source *source, uint64_t usec, void *dat
 static void inspect_look_up(Inspect *inspect)
 {
     Engine *engine = inspect->engine;
-    Resource none = {
-        .driver = engine->disk_driver, .space = (char *)"", .key = inspect->path};
+    Resource none = {.driver = engine->disk_driver, .space = (char *)"", .key = inspect->path};
     Op *op = op_new(engine, OP_IDENTIFY, op_disk_lane(engine, inspect->path));
 
     op_add(op, &none, inspect->path, HF_MODE_EXCLUSIVE, 0);

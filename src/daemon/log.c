@@ -43,9 +43,8 @@ static void log_write_line(int fd, guint level, const char *text, gboolean with_
 {
     static const char *const names[] = {"", "debug", "info", "warning", "error"};
     g_autofree char *time = with_time ? time_to_iso8601(g_get_real_time()) : NULL;
-    g_autofree char *line =
-        time ? g_strdup_printf("%s %s: %s\n", time, names[level], text)
-             : g_strdup_printf("%s: %s: %s\n", log_program, names[level], text);
+    g_autofree char *line = time ? g_strdup_printf("%s %s: %s\n", time, names[level], text)
+                                 : g_strdup_printf("%s: %s: %s\n", log_program, names[level], text);
     ssize_t n = write(fd, line, strlen(line));
 
     (void)n; /* where could that be reported? */
@@ -121,8 +120,8 @@ gboolean log_open(const Settings *settings, const char *program, gboolean backgr
                   char **ret_error)
 {
     const SettingsLogOutput usual = {.level = SETTINGS_LOG_DEBUG,
-                                     .kind = background ? SETTINGS_LOG_SYSLOG
-                                                        : SETTINGS_LOG_STDERR};
+                                     .kind =
+                                         background ? SETTINGS_LOG_SYSLOG : SETTINGS_LOG_STDERR};
 
     log_close();
     log_outputs = g_array_new(FALSE, FALSE, sizeof(LogOutput));

@@ -47,7 +47,8 @@ static int daemon_fail(const Daemon *self, const char *what, int r)
     return EXIT_FAILURE;
 }
 
-/* Each lease is a descriptor, and so is each connection and owner: allow as many as there may be. */
+/* Each lease is a descriptor, and so is each connection and owner: allow as many as there may be.
+ */
 static void daemon_raise_limits(void)
 {
     struct rlimit limit;
@@ -81,7 +82,8 @@ static gboolean daemon_configure_drivers(Daemon *self)
         return FALSE;
     }
     if (!g_hash_table_lookup(self->by_name, settings->default_driver)) {
-        fprintf(stderr, "%s: default_driver '%s' is not installed; holdfast drivers lists what is\n",
+        fprintf(stderr,
+                "%s: default_driver '%s' is not installed; holdfast drivers lists what is\n",
                 self->options.program, settings->default_driver);
         return FALSE;
     }
@@ -93,8 +95,8 @@ static gboolean daemon_load_drivers(Daemon *self)
     const Settings *settings = self->options.settings;
     g_autoptr(GPtrArray) problems = g_ptr_array_new_with_free_func(g_free);
 
-    self->drivers = drivers_load(settings->driver_dir ? settings->driver_dir : HOLDFAST_DRIVERDIR,
-                                 problems);
+    self->drivers =
+        drivers_load(settings->driver_dir ? settings->driver_dir : HOLDFAST_DRIVERDIR, problems);
     self->by_name = drivers_by_name(self->drivers);
     for (guint i = 0; i < problems->len; i++)
         g_warning("%s", (const char *)g_ptr_array_index(problems, i));
@@ -118,7 +120,8 @@ static int daemon_start_engine(Daemon *self)
         .kill_timeout_usec = settings->kill_timeout * (guint64)G_USEC_PER_SEC,
         .lane_threads = settings->lane_threads,
     };
-    int r = engine_new(self->event, &config, self->by_name, settings->default_driver, &self->engine);
+    int r =
+        engine_new(self->event, &config, self->by_name, settings->default_driver, &self->engine);
 
     if (r < 0)
         return r;
@@ -142,8 +145,9 @@ static gboolean daemon_access(const Daemon *self, ServerAccess *access)
         return TRUE;
     group = getgrnam(name);
     if (!group) {
-        fprintf(stderr, "%s: socket_group: there is no group '%s'; make it, or correct "
-                        "holdfast.conf\n",
+        fprintf(stderr,
+                "%s: socket_group: there is no group '%s'; make it, or correct "
+                "holdfast.conf\n",
                 self->options.program, name);
         return FALSE;
     }
@@ -225,8 +229,7 @@ static gboolean daemon_listen(Daemon *self)
             g_message("not serving %s: %s", options->native_socket, g_strerror(-r));
         return TRUE;
     }
-    return native ||
-           daemon_listen_at(self, options->native_socket, &access, &native_protocol) >= 0;
+    return native || daemon_listen_at(self, options->native_socket, &access, &native_protocol) >= 0;
 }
 
 /* ---- the loop -------------------------------------------------------------------------- */

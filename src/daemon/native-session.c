@@ -11,10 +11,10 @@
 typedef struct Session {
     Conn *conn;
     SessionContext *context;
-    NativeRequest request; /* the one that is being answered */
-    Acquire *acquire;      /* under way, or NULL */
+    NativeRequest request;   /* the one that is being answered */
+    Acquire *acquire;        /* under way, or NULL */
     struct Pending *pending; /* other work under way, or NULL */
-    GPtrArray *owners;     /* that last until this connection closes; of Owner, with references */
+    GPtrArray *owners;       /* that last until this connection closes; of Owner, with references */
     gboolean subscribed;
     GPtrArray *events; /* names, or NULL for all */
     GList link;        /* in the context's subscribers */
@@ -138,9 +138,10 @@ static void session_acquire(Session *session, const NativeArguments *arguments)
     Owner *owner;
 
     if (!fault && session_lease_required(session, arguments))
-        fault = fault_new(HF_ERR_LEASE_REQUIRED, 0,
-                          "there are writable disks, but no lease: require_lease_for_disks asks for "
-                          "one; add a lease, or turn auto_disk_leases on");
+        fault =
+            fault_new(HF_ERR_LEASE_REQUIRED, 0,
+                      "there are writable disks, but no lease: require_lease_for_disks asks for "
+                      "one; add a lease, or turn auto_disk_leases on");
     owner = fault ? NULL
                   : supervise_get(engine, arguments->name, arguments->uuid, arguments->uri,
                                   arguments->pid, TRUE, &fault);
@@ -242,12 +243,11 @@ static GPtrArray *session_leases_to_release(const Owner *owner, const NativeArgu
         Lease *lease = session_find_lease(owner, want);
 
         if (!lease) {
-            *ret_fault = fault_new(HF_ERR_NOT_HELD, ENOENT,
-                                   "process %d does not hold %s%s%s%s; see holdfast locks --pid %d",
-                                   (int)owner->pid, want->path ? "disk " : "lease ",
-                                   want->path ? want->path : want->key,
-                                   want->path ? "" : " in lockspace ",
-                                   want->path ? "" : want->space, (int)owner->pid);
+            *ret_fault = fault_new(
+                HF_ERR_NOT_HELD, ENOENT,
+                "process %d does not hold %s%s%s%s; see holdfast locks --pid %d", (int)owner->pid,
+                want->path ? "disk " : "lease ", want->path ? want->path : want->key,
+                want->path ? "" : " in lockspace ", want->path ? "" : want->space, (int)owner->pid);
             (*ret_fault)->disk = g_strdup(want->path);
             (*ret_fault)->space = g_strdup(want->space);
             (*ret_fault)->key = g_strdup(want->key);
@@ -293,8 +293,8 @@ static void session_query_leases(Session *session, const NativeArguments *argume
 
         if (lease->state == LEASE_PENDING ||
             (arguments->pid && lease->owner->pid != arguments->pid) ||
-            (arguments->uuid && (!lease->owner->uuid ||
-                                 g_ascii_strcasecmp(lease->owner->uuid, arguments->uuid) != 0)))
+            (arguments->uuid &&
+             (!lease->owner->uuid || g_ascii_strcasecmp(lease->owner->uuid, arguments->uuid) != 0)))
             continue;
         json_object_array_add(array, native_lease(lease, session_host(session)));
     }
@@ -315,8 +315,7 @@ static json_object *session_inspect_value(const InspectResult *seen, const char 
         json_object_object_add(object, "driver", native_string(resource->driver->api.name));
         json_object_object_add(object, "lockspace", native_string(resource->space));
         json_object_object_add(object, "key", native_string(resource->key));
-        json_object_object_add(object, "state",
-                               native_string(g_ptr_array_index(seen->states, i)));
+        json_object_object_add(object, "state", native_string(g_ptr_array_index(seen->states, i)));
         json_object_array_add(resources, object);
     }
     for (guint i = 0; i < seen->holders->len; i++)
@@ -459,9 +458,9 @@ static void session_run(Session *session)
         fault = fault_new(HF_ERR_COMMAND_NOT_FOUND, 0,
                           "there is no command '%.64s'; query-commands lists them", name);
     else if (command->full && !session->conn->may_write)
-        fault = fault_new(HF_ERR_PERMISSION, EPERM,
-                          "'%s' is for the daemon's own user: members of socket_group may only look",
-                          name);
+        fault = fault_new(
+            HF_ERR_PERMISSION, EPERM,
+            "'%s' is for the daemon's own user: members of socket_group may only look", name);
     else
         arguments = native_parse_arguments(&session->request, command->takes, &fault);
     if (fault)
@@ -480,9 +479,9 @@ static gssize session_message(Conn *conn, const guint8 *data, gsize len)
     if (!end && len < NATIVE_MAX_LINE)
         return 0;
     if (!end) {
-        fault = fault_new(HF_ERR_INVALID_SYNTAX, E2BIG,
-                          "this line is longer than %d bytes; send several requests",
-                          NATIVE_MAX_LINE);
+        fault =
+            fault_new(HF_ERR_INVALID_SYNTAX, E2BIG,
+                      "this line is longer than %d bytes; send several requests", NATIVE_MAX_LINE);
         session_error(session, fault);
         return -1;
     }
@@ -560,8 +559,8 @@ static json_object *session_event_data(SessionContext *context, EngineEvent even
 
 static gboolean session_wants_event(const Session *session, const char *name)
 {
-    return !session->events || g_ptr_array_find_with_equal_func(session->events, name, g_str_equal,
-                                                                NULL);
+    return !session->events ||
+           g_ptr_array_find_with_equal_func(session->events, name, g_str_equal, NULL);
 }
 
 void session_on_event(EngineEvent event, const Lease *lease, const Owner *owner, const Fault *fault,
@@ -572,8 +571,8 @@ void session_on_event(EngineEvent event, const Lease *lease, const Owner *owner,
     g_autofree char *line = NULL;
 
     if (event == EVENT_LEASE_REFUSED)
-        g_message("refused to VM %s (pid %d): %s", owner->name ? owner->name : "?",
-                  (int)owner->pid, fault->message);
+        g_message("refused to VM %s (pid %d): %s", owner->name ? owner->name : "?", (int)owner->pid,
+                  fault->message);
     for (GList *link = context->subscribers.head; link; link = link->next) {
         Session *session = link->data;
 

@@ -75,8 +75,8 @@ OpItem *op_add(Op *op, const Resource *resource, const char *disk, hf_mode mode,
 
 /* ---- lanes ----------------------------------------------------------------------------- */
 
-/* `ret_transient` is TRUE for devices: each may hang alone, there may be many, so their lanes do not
- * stay. */
+/* `ret_transient` is TRUE for devices: each may hang alone, there may be many, so their lanes do
+ * not stay. */
 static char *op_path_lane_name(Engine *engine, const char *path, gboolean *ret_transient)
 {
     *ret_transient = g_str_has_prefix(path, "/dev/");
@@ -352,8 +352,12 @@ static void op_space_free(gpointer data)
 static void op_enter_lane(Op *op)
 {
     static const char *const names[] = {
-        [OP_ACQUIRE] = "acquire", [OP_RELEASE] = "release", [OP_HOLDER] = "look for the holder",
-        [OP_CREATE] = "create",   [OP_REMOVE] = "remove",   [OP_SPACE] = "open the lockspace",
+        [OP_ACQUIRE] = "acquire",
+        [OP_RELEASE] = "release",
+        [OP_HOLDER] = "look for the holder",
+        [OP_CREATE] = "create",
+        [OP_REMOVE] = "remove",
+        [OP_SPACE] = "open the lockspace",
         [OP_IDENTIFY] = "look up the disk",
     };
 

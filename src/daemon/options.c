@@ -33,16 +33,16 @@ static gboolean options_parse(int argc, char **argv, gboolean as_virtlockd, Opti
         {"verbose", 'v', 0, G_OPTION_ARG_NONE, &args->verbose, "Log more", NULL},
         {"version", 'V', 0, G_OPTION_ARG_NONE, &args->version, "Print the version", NULL},
         G_OPTION_ENTRY_NULL};
-    GOptionEntry own[] = {
-        {"socket", 's', 0, G_OPTION_ARG_FILENAME, &args->socket, "Path of the native socket",
-         "PATH"},
-        {"virtlockd-socket", 0, 0, G_OPTION_ARG_FILENAME, &args->virtlockd_socket,
-         "Serve virtlockd's protocol at this path, too", "PATH"},
-        G_OPTION_ENTRY_NULL};
+    GOptionEntry own[] = {{"socket", 's', 0, G_OPTION_ARG_FILENAME, &args->socket,
+                           "Path of the native socket", "PATH"},
+                          {"virtlockd-socket", 0, 0, G_OPTION_ARG_FILENAME, &args->virtlockd_socket,
+                           "Serve virtlockd's protocol at this path, too", "PATH"},
+                          G_OPTION_ENTRY_NULL};
     g_autoptr(GOptionContext) context = g_option_context_new(NULL);
     g_autoptr(GError) error = NULL;
 
-    g_option_context_set_summary(context, "Holdfast's daemon: one disk, one writer, on every host.");
+    g_option_context_set_summary(context,
+                                 "Holdfast's daemon: one disk, one writer, on every host.");
     g_option_context_add_main_entries(context, common, NULL);
     if (!as_virtlockd)
         g_option_context_add_main_entries(context, own, NULL);
@@ -141,8 +141,8 @@ static void options_settle(Options *options, const OptionsArgs *args)
     else
         options->virtlockd_socket = g_strdup(settings->virtlockd_socket);
     options->pid_file_given = args->pid_file != NULL;
-    options->pid_file = args->pid_file ? g_canonicalize_filename(args->pid_file, NULL)
-                                       : options_pid_file(options);
+    options->pid_file =
+        args->pid_file ? g_canonicalize_filename(args->pid_file, NULL) : options_pid_file(options);
     options->host = g_strdup(settings->host_name ? settings->host_name : g_get_host_name());
     options->background = args->background;
     options->timeout_seconds = (guint)args->timeout;

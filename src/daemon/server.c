@@ -94,8 +94,8 @@ static void server_let_in(Listener *listener, int fd)
         return;
     }
     owner = peer.uid == geteuid();
-    if (!owner && !(listener->access.group_may_read &&
-                    server_is_member(fd, &peer, listener->access.group))) {
+    if (!owner &&
+        !(listener->access.group_may_read && server_is_member(fd, &peer, listener->access.group))) {
         g_message("uid %u (pid %d) may not use %s: connection closed", (unsigned)peer.uid,
                   (int)peer.pid, listener->path);
         close(fd);

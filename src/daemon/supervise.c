@@ -44,8 +44,9 @@ static guint64 supervise_start_ticks(pid_t pid)
     if (!g_file_get_contents(path, &text, NULL, NULL))
         return 0;
     p = strrchr(text, ')');
-    if (!p || sscanf(p + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d "
-                            "%*d %*d %llu",
+    if (!p || sscanf(p + 1,
+                     " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d "
+                     "%*d %*d %llu",
                      &ticks) != 1)
         return 0;
     return ticks;
@@ -293,7 +294,6 @@ void supervise_disconnected(Engine *engine, Owner *owner, gboolean end_process)
         return;
     if (owner->state == OWNER_GONE)
         supervise_ended(engine, owner);
-    else if (end_process && owner->state == OWNER_RUNNING && owner->watch &&
-             owner->leases->len > 0)
+    else if (end_process && owner->state == OWNER_RUNNING && owner->watch && owner->leases->len > 0)
         supervise_next_stage(owner->watch, SUPERVISE_GRACE_USEC);
 }

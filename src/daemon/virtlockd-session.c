@@ -21,15 +21,15 @@
 typedef struct Peer {
     Conn *conn;
     SessionContext *context;
-    Owner *owner; /* NULL until registered with an id other than 0 */
+    Owner *owner;      /* NULL until registered with an id other than 0 */
     gboolean is_owner; /* the peer is the VM's own process */
     gboolean restricted;
     gboolean refused;     /* the last call was an acquire that somebody else was in the way of */
     GPtrArray *fresh;     /* of Resource: newly taken on this connection */
     VirtlockdHeader call; /* the one that is being answered */
     VirtlockdArgs args;
-    Acquire *acquire;         /* under way, or NULL */
-    struct PeerWork *work;    /* other work under way, or NULL */
+    Acquire *acquire;      /* under way, or NULL */
+    struct PeerWork *work; /* other work under way, or NULL */
 } Peer;
 
 /* Work whose answer comes later; the connection may go first. */
@@ -78,11 +78,37 @@ static void peer_error(Peer *peer, VirtlockdCode code, gint32 domain, int err, c
     peer_send(peer, virtlockd_encode_error(&peer->call, &fault));
 }
 
+static void peer_no_space(Peer *peer)
+{
+    peer_error(peer, VIRTLOCKD_ERR_INTERNAL, VIRTLOCKD_FROM_RPC, 0,
+               "internal error: Lockspace for path %s does not exist", peer->args.path);
+}
+
+/* Trouble with the lockspace itself has codes of its own with stock. TRUE if it was answered. */
+static gboolean peer_space_fault(Peer *peer, const Fault *fault)
+{
+    gboolean making =
+        peer->call.procedure == VIRTLOCKD_NEW || peer->call.procedure == VIRTLOCKD_CREATE_LOCKSPACE;
+
+    if (!fault->key || *fault->key || !fault->space || !*fault->space)
+        return FALSE;
+    if (fault->err == ENOENT && !making)
+        peer_no_space(peer);
+    else if (fault->err == ENOTDIR)
+        peer_error(peer, VIRTLOCKD_ERR_INTERNAL, VIRTLOCKD_FROM_LOCKSPACE, 0, "internal error: %s",
+                   fault->message);
+    else
+        return FALSE;
+    return TRUE;
+}
+
 /* libvirt's own errors begin with what kind they are, so ours do. */
 static void peer_fault(Peer *peer, const Fault *fault)
 {
     gint32 space = VIRTLOCKD_FROM_LOCKSPACE;
 
+    if (peer_space_fault(peer, fault))
+        return;
     switch (fault->code) {
     case HF_ERR_BUSY:
         peer_error(peer, VIRTLOCKD_ERR_RESOURCE_BUSY, space, 0, "resource busy: %s",
@@ -93,8 +119,8 @@ static void peer_fault(Peer *peer, const Fault *fault)
         peer_error(peer, VIRTLOCKD_ERR_SYSTEM, space, fault->err, "%s", fault->message);
         return;
     case HF_ERR_TIMEOUT:
-        peer_error(peer, VIRTLOCKD_ERR_OPERATION_TIMEOUT, space, 0, "Timed out during operation: %s",
-                   fault->message);
+        peer_error(peer, VIRTLOCKD_ERR_OPERATION_TIMEOUT, space, 0,
+                   "Timed out during operation: %s", fault->message);
         return;
     case HF_ERR_NO_SUCH_OWNER:
         peer_error(peer, VIRTLOCKD_ERR_OPERATION_INVALID, space, 0,
@@ -153,8 +179,7 @@ static void peer_ran(const Fault *fault, void *data)
 
 static void peer_run(Peer *peer, OpKind kind, const char *space, const char *key, unsigned flags)
 {
-    Resource resource = {
-        .driver = peer_driver(peer), .space = (char *)space, .key = (char *)key};
+    Resource resource = {.driver = peer_driver(peer), .space = (char *)space, .key = (char *)key};
 
     inspect_run(peer->context->engine, kind, &resource, flags, peer_ran, peer_begin(peer));
 }
@@ -188,12 +213,6 @@ static gboolean peer_space_ok(const Peer *peer)
     return peer->args.path[0] == '\0' || peer->args.path[0] == '/';
 }
 
-static void peer_no_space(Peer *peer)
-{
-    peer_error(peer, VIRTLOCKD_ERR_INTERNAL, VIRTLOCKD_FROM_RPC, 0,
-               "internal error: Lockspace for path %s does not exist", peer->args.path);
-}
-
 /* ---- the procedures -------------------------------------------------------------------- */
 
 static void peer_drop_owner(Peer *peer)
@@ -221,23 +240,23 @@ static void peer_register(Peer *peer)
                "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0], u[1],
                u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14],
                u[15]);
+    if (peer->args.id == 0) { /* stock takes 0 as "not registered" */
+        peer_error(peer, VIRTLOCKD_ERR_OPERATION_INVALID, VIRTLOCKD_FROM_RPC, 0,
+                   "Requested operation is not valid: 0 is not the id of a running domain");
+        return;
+    }
     if (peer->args.pid > G_MAXINT) {
         peer_error(peer, VIRTLOCKD_ERR_INVALID_ARG, VIRTLOCKD_FROM_RPC, 0,
                    "invalid argument: %u is not a process id", peer->args.pid);
         return;
     }
-    owner = supervise_get(peer->context->engine, peer->args.name, uuid, NULL,
-                          (pid_t)peer->args.pid, FALSE, &fault);
+    owner = supervise_get(peer->context->engine, peer->args.name, uuid, NULL, (pid_t)peer->args.pid,
+                          FALSE, &fault);
     if (!owner) {
         peer_fault(peer, fault);
         return;
     }
     peer_drop_owner(peer); /* stock accepts a second registration; the later owner counts */
-    if (peer->args.id == 0) {
-        supervise_unref(peer->context->engine, owner); /* so does stock: id 0 is "not registered" */
-        peer_ok(peer);
-        return;
-    }
     peer->owner = owner;
     peer->is_owner = peer->args.pid != 0 && peer->conn->peer.pid == (pid_t)peer->args.pid;
     if (peer->is_owner)
@@ -319,10 +338,7 @@ static void peer_not_acquired(Peer *peer, const Fault *fault)
 
     /* in one's own way is no reason to give anything back */
     peer->refused = !table_find_owned(peer->context->engine->table, peer->owner, &resource);
-    if (fault->err == ENOENT && *peer->args.path && fault->key && !*fault->key)
-        peer_no_space(peer);
-    else
-        peer_fault(peer, fault);
+    peer_fault(peer, fault);
 }
 
 static void peer_acquired(GPtrArray *leases, const Fault *fault, void *data)
@@ -353,8 +369,7 @@ static void peer_acquire(Peer *peer)
         peer_no_space(peer);
         return;
     }
-    peer->acquire =
-        acquire_new(peer->context->engine, peer->owner, ACQUIRE_COUNTED, 0);
+    peer->acquire = acquire_new(peer->context->engine, peer->owner, ACQUIRE_COUNTED, 0);
     acquire_add_resource(peer->acquire, peer_driver(peer), peer->args.path, peer->args.name, disk,
                          flags & VIRTLOCKD_ACQUIRE_SHARED ? HF_MODE_SHARED : HF_MODE_EXCLUSIVE,
                          flags & VIRTLOCKD_ACQUIRE_AUTOCREATE ? HF_RESOURCE_AUTOCREATE : 0);

@@ -54,14 +54,11 @@ int lockd_fail(struct hf_call *call, int err, const char *what, const char *spac
     gboolean storage = err == EIO || err == ENOSPC || err == EDQUOT || err == EROFS ||
                        err == ESTALE || err == ETIMEDOUT || err == ENOLCK || err == EMFILE ||
                        err == ENFILE || err == ENOMEM;
+    g_autofree char *path = NULL;
 
-    if (*space && *key)
-        hf_call_error(call, storage ? HF_ERR_STORAGE : HF_ERR_BAD_RESOURCE, err,
-                      "%s '%s' in lockspace '%s': %s; %s", what, key, space, g_strerror(err),
-                      lockd_advice(err));
-    else
-        hf_call_error(call, storage ? HF_ERR_STORAGE : HF_ERR_BAD_RESOURCE, err, "%s '%s': %s; %s",
-                      what, *space ? space : key, g_strerror(err), lockd_advice(err));
+    path = *space && *key ? g_build_filename(space, key, NULL) : g_strdup(*space ? space : key);
+    hf_call_error(call, storage ? HF_ERR_STORAGE : HF_ERR_BAD_RESOURCE, err, "%s '%s': %s; %s",
+                  what, path, g_strerror(err), lockd_advice(err));
     return -1;
 }
 
@@ -131,7 +128,7 @@ static int lockd_open_in(const char *space, const char *key, guint64 flags, guin
 }
 
 /* openat2() keeps the name inside the directory; this gives the usual suspects a clearer error. */
-static gboolean lockd_name_stays(const char *key)
+gboolean lockd_name_stays(const char *key)
 {
     g_auto(GStrv) parts = g_strsplit(key, "/", -1);
 
@@ -272,8 +269,8 @@ static gboolean lockd_may_write(int fd, const struct stat *st)
 
     if (!S_ISREG(st->st_mode))
         return FALSE;
-    return st->st_size == 0 || (pread(fd, header, sizeof(header), 0) == sizeof(header) &&
-                                record_is_header(header));
+    return st->st_size == 0 ||
+           (pread(fd, header, sizeof(header), 0) == sizeof(header) && record_is_header(header));
 }
 
 static int lockd_take_slot(int fd)

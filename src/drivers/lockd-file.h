@@ -12,9 +12,8 @@
 /* The byte that stock locks; one byte long. */
 #define LOCKD_BYTE 0
 
-/* Reports err with the sentence "WHAT 'KEY' in 'SPACE': reason; advice"; always returns -1. */
-int lockd_fail(struct hf_call *call, int err, const char *what, const char *space,
-               const char *key);
+/* Reports err with the sentence "WHAT 'SPACE/KEY': reason; advice"; always returns -1. */
+int lockd_fail(struct hf_call *call, int err, const char *what, const char *space, const char *key);
 
 /* Opens the file of a resource and stats it; to write when `writable` and the mode wants it. With
  * HF_RESOURCE_AUTOCREATE a missing file in a lockspace directory is made. The descriptor is the
@@ -30,6 +29,8 @@ int lockd_get_lock(int fd, struct flock *ret_lock);
 gboolean lockd_is_remote(int fd);
 
 void lockd_claim(struct hf_call *call, const struct stat *st);
+/* TRUE if the name is one inside its directory. */
+gboolean lockd_name_stays(const char *key);
 gboolean lockd_exists(const char *space, const char *key);
 /* TRUE if the path still leads to the file that was opened (device and inode). */
 gboolean lockd_still_there(const char *space, const char *key, const struct stat *st);

@@ -78,8 +78,7 @@ static int lockd_open_space(struct hf_call *call, const char *space, unsigned fl
 static void lockd_tell_holders(struct hf_call *call, int fd, const struct flock *lock,
                                gboolean records)
 {
-    struct hf_holder seen = {
-        .mode = lock->l_type == F_RDLCK ? HF_MODE_SHARED : HF_MODE_EXCLUSIVE};
+    struct hf_holder seen = {.mode = lock->l_type == F_RDLCK ? HF_MODE_SHARED : HF_MODE_EXCLUSIVE};
     g_autofree char *comm = NULL;
 
     if (records && lockd_read_records(call, fd) > 0)
@@ -233,46 +232,43 @@ static int lockd_holder(struct hf_call *call, void *space, const struct hf_resou
     return 0;
 }
 
-/* Stock makes and removes files in the default lockspace too, which there are the disks. */
-static int lockd_refuse_direct(struct hf_call *call, const struct hf_resource *resource)
+/* Who can lock a resource may make or remove it: takes the lock, and leaves the file or not. */
+static int lockd_leave(struct hf_call *call, void *space, const struct hf_resource *resource,
+                       gboolean leave)
 {
-    if (*resource->space)
-        return 0;
-    hf_call_error(call, HF_ERR_PERMISSION, EPERM,
-                  "'%s' is a disk, not a lock file: a lock daemon neither makes nor removes disks",
-                  resource->key);
-    return -1;
+    struct hf_resource wanted = *resource;
+    struct hf_holder nobody = {.mode = HF_MODE_EXCLUSIVE};
+    LockdHandle *handle;
+    void *data;
+
+    if (!*resource->space) {
+        /* stock does as it is told, and there the resources are the disks */
+        hf_call_error(call, HF_ERR_PERMISSION, EPERM,
+                      "'%s' is a disk, not a lock file: a lock daemon neither makes nor removes "
+                      "disks",
+                      resource->key);
+        return -1;
+    }
+    wanted.flags = leave ? HF_RESOURCE_AUTOCREATE : 0;
+    wanted.mode = HF_MODE_EXCLUSIVE;
+    if (lockd_acquire(call, space, &wanted, &nobody, &data) < 0)
+        return -1;
+    handle = data;
+    handle->autocreate = !leave;
+    return lockd_release(call, space, handle);
 }
 
 static int lockd_create(struct hf_call *call, void *space, const struct hf_resource *resource)
 {
-    struct hf_resource wanted = *resource;
-    struct stat st;
-    int fd;
-
-    (void)space;
-    wanted.flags |= HF_RESOURCE_AUTOCREATE;
-    if (lockd_refuse_direct(call, resource) < 0 || lockd_open(call, &wanted, TRUE, &fd, &st) < 0)
-        return -1;
-    close(fd);
-    return 0;
+    return lockd_leave(call, space, resource, TRUE);
 }
 
 static int lockd_remove(struct hf_call *call, void *space, const struct hf_resource *resource)
 {
-    g_autoptr(LockdHandle) handle = NULL;
-    struct hf_resource wanted = *resource;
-    void *data;
-
-    wanted.flags = 0;
-    wanted.mode = HF_MODE_EXCLUSIVE;
-    /* who can lock it may remove it */
-    if (lockd_refuse_direct(call, resource) < 0 ||
-        lockd_acquire(call, space, &wanted, &(struct hf_holder){0}, &data) < 0)
-        return -1;
-    handle = data;
-    handle->autocreate = TRUE;
-    return lockd_release(call, space, g_steal_pointer(&handle));
+    if (*resource->space && lockd_name_stays(resource->key) &&
+        !lockd_exists(resource->space, resource->key))
+        return 0; /* nothing to remove is fine, as with stock */
+    return lockd_leave(call, space, resource, FALSE);
 }
 
 const struct hf_driver hf_driver_lockd = {

@@ -97,8 +97,8 @@ static json_object *native_fault_data(const Fault *fault)
         const char *key;
         const char *value;
     } texts[] = {
-        {"disk", fault->disk},         {"driver", fault->driver},     {"lockspace", fault->space},
-        {"key", fault->key},           {"argument", fault->argument}, {"operation", fault->operation},
+        {"disk", fault->disk}, {"driver", fault->driver},     {"lockspace", fault->space},
+        {"key", fault->key},   {"argument", fault->argument}, {"operation", fault->operation},
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(texts); i++)

@@ -44,10 +44,9 @@ gboolean native_parse_request(const char *line, gsize len, NativeRequest *reques
         *ret_fault = fault_new(HF_ERR_INVALID_SYNTAX, EINVAL,
                                "this line is not a JSON object: %s; one request is one object on "
                                "one line",
-                               error == json_tokener_success ? "something else"
-                               : error == json_tokener_continue
-                                   ? "it ends too early"
-                                   : json_tokener_error_desc(error));
+                               error == json_tokener_success    ? "something else"
+                               : error == json_tokener_continue ? "it ends too early"
+                                                                : json_tokener_error_desc(error));
         json_object_put(object);
         return FALSE;
     }
@@ -287,8 +286,7 @@ static Fault *native_get_events(json_object *array, NativeArguments *arguments)
     arguments->events = g_ptr_array_new_with_free_func(g_free);
     for (size_t i = 0; i < json_object_array_length(array); i++) {
         char *name = NULL;
-        Fault *fault =
-            native_get_string("events", json_object_array_get_idx(array, i), &name);
+        Fault *fault = native_get_string("events", json_object_array_get_idx(array, i), &name);
 
         if (fault)
             return fault;

@@ -38,7 +38,7 @@ typedef struct NativeArguments {
     char *uuid;
     char *uri;
     gboolean until_close;
-    GPtrArray *wants; /* of NativeWant; never NULL */
+    GPtrArray *wants;   /* of NativeWant; never NULL */
     gboolean named_any; /* disks or leases was given, even if empty */
     guint64 timeout_usec;
     GPtrArray *events; /* of char *; NULL: all */
@@ -50,8 +50,8 @@ typedef enum NativeTakes {
     NATIVE_OWNER_PID = 1 << 1, /* an owner of which only the pid counts */
     NATIVE_WANTS = 1 << 2,     /* disks, leases */
     NATIVE_TIMEOUT = 1 << 3,
-    NATIVE_FILTER = 1 << 4,   /* pid, uuid */
-    NATIVE_SUBJECT = 1 << 5,  /* disk or lease: one want */
+    NATIVE_FILTER = 1 << 4,  /* pid, uuid */
+    NATIVE_SUBJECT = 1 << 5, /* disk or lease: one want */
     NATIVE_EVENTS = 1 << 6,
 } NativeTakes;
 
@@ -71,7 +71,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(NativeArguments, native_arguments_free)
 json_object *native_owner(const Owner *owner, const char *host);
 json_object *native_lease(const Lease *lease, const char *host);
 json_object *native_holder(const Holder *holder);
-json_object *native_time(gint64 usec); /* null for 0 */
+json_object *native_time(gint64 usec);        /* null for 0 */
 json_object *native_string(const char *text); /* null for NULL; made valid UTF-8 */
 json_object *native_refusal(const Fault *fault, const Owner *owner, const char *host);
 

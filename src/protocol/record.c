@@ -23,7 +23,8 @@ gboolean record_is_header(const char *block)
 
 static void record_digest(char *digest, const char *data, size_t len)
 {
-    g_autofree char *sum = g_compute_checksum_for_data(G_CHECKSUM_SHA256, (const guchar *)data, len);
+    g_autofree char *sum =
+        g_compute_checksum_for_data(G_CHECKSUM_SHA256, (const guchar *)data, len);
 
     memcpy(digest, sum, RECORD_DIGEST);
     digest[RECORD_DIGEST] = '\0';

@@ -34,8 +34,8 @@ gboolean virtlockd_decode_header(const guint8 *frame, gsize len, VirtlockdHeader
     xdr_destroy(&xdr);
     if (!ok)
         return FALSE;
-    *ret_header = (VirtlockdHeader){header.prog, header.vers, header.procedure,
-                                    header.type,    header.serial,  header.status};
+    *ret_header = (VirtlockdHeader){header.prog, header.vers,   header.procedure,
+                                    header.type, header.serial, header.status};
     return TRUE;
 }
 
@@ -136,8 +136,8 @@ static GBytes *virtlockd_encode(const VirtlockdHeader *call, gint32 status, xdrp
         .serial = call->serial,
         .status = status,
     };
-    gsize len = VIRTLOCKD_LENGTH_BYTES + VIRTLOCKD_HEADER_BYTES +
-                (payload ? xdr_sizeof(proc, payload) : 0);
+    gsize len =
+        VIRTLOCKD_LENGTH_BYTES + VIRTLOCKD_HEADER_BYTES + (payload ? xdr_sizeof(proc, payload) : 0);
     u_int length = (u_int)len;
     char *frame = g_malloc0(len);
     gboolean ok;

@@ -12,8 +12,7 @@
 #define VIRTLOCKD_LENGTH_BYTES 4
 #define VIRTLOCKD_HEADER_BYTES 24
 /* Two strings of the greatest length, their lengths, and the flags: no call is longer. */
-#define VIRTLOCKD_MAX_FRAME                                                                        \
-    (VIRTLOCKD_LENGTH_BYTES + VIRTLOCKD_HEADER_BYTES + 2 * (4 + 65536) + 4)
+#define VIRTLOCKD_MAX_FRAME (VIRTLOCKD_LENGTH_BYTES + VIRTLOCKD_HEADER_BYTES + 2 * (4 + 65536) + 4)
 
 typedef enum VirtlockdProcedure {
     VIRTLOCKD_REGISTER = 1,
@@ -67,8 +66,8 @@ typedef struct VirtlockdArgs {
 gssize virtlockd_frame_length(const guint8 *data, gsize have);
 /* Decodes the header of a whole frame; FALSE if there is none. */
 gboolean virtlockd_decode_header(const guint8 *frame, gsize len, VirtlockdHeader *ret_header);
-/* Decodes the arguments of a whole frame; FALSE if they do not fit the procedure, end elsewhere than
- * the frame, or hold a NUL in a string. Free with virtlockd_args_clear() on success. */
+/* Decodes the arguments of a whole frame; FALSE if they do not fit the procedure, end elsewhere
+ * than the frame, or hold a NUL in a string. Free with virtlockd_args_clear() on success. */
 gboolean virtlockd_decode_args(const VirtlockdHeader *header, const guint8 *frame, gsize len,
                                VirtlockdArgs *ret_args);
 void virtlockd_args_clear(VirtlockdArgs *args);

@@ -81,8 +81,7 @@ static long line_id(const char *line)
 
 static void reply_to(int fd, const char *line, const char *member, const char *value)
 {
-    g_autofree char *text =
-        g_strdup_printf("{\"%s\":%s,\"id\":%ld}", member, value, line_id(line));
+    g_autofree char *text = g_strdup_printf("{\"%s\":%s,\"id\":%ld}", member, value, line_id(line));
 
     send_line(fd, text);
 }
@@ -111,7 +110,7 @@ static gboolean serve_error(Server *server, int fd, const char *value)
 
 static void server_listen(Server *server)
 {
-    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
 
     g_strlcpy(address.sun_path, server->path, sizeof(address.sun_path));
     server->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -258,7 +257,7 @@ static void test_connect_nobody(void)
     g_autofree char *dir = g_dir_make_tmp("holdfast-client-XXXXXX", NULL);
     g_autofree char *path = g_build_filename(dir, "s", NULL);
     g_autofree char *longer = g_strnfill(200, 'x');
-    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
     int fd;
 
     assert_no_connection(path, 100, path);
@@ -285,7 +284,7 @@ static void test_connect_backlog(void)
 {
     g_autofree char *dir = g_dir_make_tmp("holdfast-client-XXXXXX", NULL);
     g_autofree char *path = g_build_filename(dir, "s", NULL);
-    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
     int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), fds[2];
 
     g_strlcpy(address.sun_path, path, sizeof(address.sun_path));
@@ -326,19 +325,19 @@ static void test_greeting_bad(void)
         const char *says;
         const char *part;
     } cases[] = {
-        { "SSH-2.0-OpenSSH_9.2\r\n", "is not a Holdfast daemon: it sent \"SSH-2.0-OpenSSH_9.2\\x0d" },
-        { "\n", "is not a Holdfast daemon" },
-        { "[]\n", "is not a Holdfast daemon" },
-        { "{}\n", "is not a Holdfast daemon: it greets with \"{}\"" },
-        { "{\"QMP\": {\"version\": {}}}\n", "is not a Holdfast daemon" },
-        { "{\"holdfast\": 1}\n", "is not a Holdfast daemon" },
-        { "{\"holdfast\": {\"protocol\": \"1\"}}\n", "is not a Holdfast daemon" },
-        { "{\"holdfast\": {\"protocol\": 2}}\n", "speaks version 2 of the protocol" },
-        { "{\"holdfast\": {\"protocol\": 1}} x\n", "is not a Holdfast daemon" },
-        { "{\"holdfast\": {\"protocol\": 1}", "without a greeting" },
-        { "{\"holdfast\": {\"protocol\": 1, \"a\": \"\xff\"}}\n", "\\xff" },
-        { "", "without a greeting" },
-        { NULL, "sent no greeting in time" },
+        {"SSH-2.0-OpenSSH_9.2\r\n", "is not a Holdfast daemon: it sent \"SSH-2.0-OpenSSH_9.2\\x0d"},
+        {"\n", "is not a Holdfast daemon"},
+        {"[]\n", "is not a Holdfast daemon"},
+        {"{}\n", "is not a Holdfast daemon: it greets with \"{}\""},
+        {"{\"QMP\": {\"version\": {}}}\n", "is not a Holdfast daemon"},
+        {"{\"holdfast\": 1}\n", "is not a Holdfast daemon"},
+        {"{\"holdfast\": {\"protocol\": \"1\"}}\n", "is not a Holdfast daemon"},
+        {"{\"holdfast\": {\"protocol\": 2}}\n", "speaks version 2 of the protocol"},
+        {"{\"holdfast\": {\"protocol\": 1}} x\n", "is not a Holdfast daemon"},
+        {"{\"holdfast\": {\"protocol\": 1}", "without a greeting"},
+        {"{\"holdfast\": {\"protocol\": 1, \"a\": \"\xff\"}}\n", "\\xff"},
+        {"", "without a greeting"},
+        {NULL, "sent no greeting in time"},
     };
 
     for (gsize i = 0; i < G_N_ELEMENTS(cases); i++) {
@@ -495,17 +494,17 @@ static void test_replies_bad(void)
         const char *says;
         const char *part;
     } cases[] = {
-        { "HTTP/1.1 400 Bad Request", "is not a Holdfast daemon: it sent \"HTTP/1.1" },
-        { "{\"return\":{},\"id\":2}", "belongs to no request" },
-        { "{\"return\":{},\"id\":\"1\"}", "belongs to no request" },
-        { "{\"return\":{}}", "belongs to no request" },
-        { "{\"id\":1}", "neither \"return\" nor \"error\"" },
-        { "{\"return\":null,\"id\":1}", "neither \"return\" nor \"error\"" },
-        { "{\"error\":\"no\",\"id\":1}", "neither \"return\" nor \"error\"" },
-        { "{\"return\":{},\"id\":1", "is not a Holdfast daemon" },
-        { "{\"return\":{},\"id\":1}}", "is not a Holdfast daemon" },
-        { "{\"return\":[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[", "is not a Holdfast daemon" },
-        { "\x1b[31m", "\\x1b[31m" },
+        {"HTTP/1.1 400 Bad Request", "is not a Holdfast daemon: it sent \"HTTP/1.1"},
+        {"{\"return\":{},\"id\":2}", "belongs to no request"},
+        {"{\"return\":{},\"id\":\"1\"}", "belongs to no request"},
+        {"{\"return\":{}}", "belongs to no request"},
+        {"{\"id\":1}", "neither \"return\" nor \"error\""},
+        {"{\"return\":null,\"id\":1}", "neither \"return\" nor \"error\""},
+        {"{\"error\":\"no\",\"id\":1}", "neither \"return\" nor \"error\""},
+        {"{\"return\":{},\"id\":1", "is not a Holdfast daemon"},
+        {"{\"return\":{},\"id\":1}}", "is not a Holdfast daemon"},
+        {"{\"return\":[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[", "is not a Holdfast daemon"},
+        {"\x1b[31m", "\\x1b[31m"},
     };
 
     for (gsize i = 0; i < G_N_ELEMENTS(cases); i++) {
@@ -593,25 +592,25 @@ static void test_errors(void)
         hf_code code;
         const char *message;
     } cases[] = {
-        { "{\"class\":\"Internal\",\"desc\":\"d\",\"data\":{}}", HF_ERR_INTERNAL, "d" },
-        { "{\"class\":\"InvalidSyntax\",\"desc\":\"d\"}", HF_ERR_INVALID_SYNTAX, "d" },
-        { "{\"class\":\"CommandNotFound\",\"desc\":\"d\"}", HF_ERR_COMMAND_NOT_FOUND, "d" },
-        { "{\"class\":\"InvalidArgument\",\"desc\":\"d\"}", HF_ERR_INVALID_ARGUMENT, "d" },
-        { "{\"class\":\"PermissionDenied\",\"desc\":\"d\"}", HF_ERR_PERMISSION, "d" },
-        { "{\"class\":\"Busy\",\"desc\":\"d\",\"data\":{\"disk\":\"/a\"}}", HF_ERR_BUSY, "d" },
-        { "{\"class\":\"NotHeld\",\"desc\":\"d\"}", HF_ERR_NOT_HELD, "d" },
-        { "{\"class\":\"NoSuchOwner\",\"desc\":\"d\"}", HF_ERR_NO_SUCH_OWNER, "d" },
-        { "{\"class\":\"LeaseRequired\",\"desc\":\"d\"}", HF_ERR_LEASE_REQUIRED, "d" },
-        { "{\"class\":\"BadResource\",\"desc\":\"d\"}", HF_ERR_BAD_RESOURCE, "d" },
-        { "{\"class\":\"StorageError\",\"desc\":\"d\"}", HF_ERR_STORAGE, "d" },
-        { "{\"class\":\"Timeout\",\"desc\":\"d\"}", HF_ERR_TIMEOUT, "d" },
+        {"{\"class\":\"Internal\",\"desc\":\"d\",\"data\":{}}", HF_ERR_INTERNAL, "d"},
+        {"{\"class\":\"InvalidSyntax\",\"desc\":\"d\"}", HF_ERR_INVALID_SYNTAX, "d"},
+        {"{\"class\":\"CommandNotFound\",\"desc\":\"d\"}", HF_ERR_COMMAND_NOT_FOUND, "d"},
+        {"{\"class\":\"InvalidArgument\",\"desc\":\"d\"}", HF_ERR_INVALID_ARGUMENT, "d"},
+        {"{\"class\":\"PermissionDenied\",\"desc\":\"d\"}", HF_ERR_PERMISSION, "d"},
+        {"{\"class\":\"Busy\",\"desc\":\"d\",\"data\":{\"disk\":\"/a\"}}", HF_ERR_BUSY, "d"},
+        {"{\"class\":\"NotHeld\",\"desc\":\"d\"}", HF_ERR_NOT_HELD, "d"},
+        {"{\"class\":\"NoSuchOwner\",\"desc\":\"d\"}", HF_ERR_NO_SUCH_OWNER, "d"},
+        {"{\"class\":\"LeaseRequired\",\"desc\":\"d\"}", HF_ERR_LEASE_REQUIRED, "d"},
+        {"{\"class\":\"BadResource\",\"desc\":\"d\"}", HF_ERR_BAD_RESOURCE, "d"},
+        {"{\"class\":\"StorageError\",\"desc\":\"d\"}", HF_ERR_STORAGE, "d"},
+        {"{\"class\":\"Timeout\",\"desc\":\"d\"}", HF_ERR_TIMEOUT, "d"},
         /* Of a later daemon, odd, or hostile. */
-        { "{\"class\":\"Eclipse\",\"desc\":\"d\"}", HF_ERR_INTERNAL, "d" },
-        { "{\"class\":\"Busy\"}", HF_ERR_BUSY, "Busy" },
-        { "{\"class\":1,\"desc\":2}", HF_ERR_INTERNAL, "the daemon refused without saying why" },
-        { "{}", HF_ERR_INTERNAL, "the daemon refused without saying why" },
-        { "{\"class\":\"Busy\",\"desc\":\"a\\nb\\u001b[0m\\u009b ü\"}", HF_ERR_BUSY,
-          "a\\x0ab\\x1b[0m\\xc2\\x9b ü" },
+        {"{\"class\":\"Eclipse\",\"desc\":\"d\"}", HF_ERR_INTERNAL, "d"},
+        {"{\"class\":\"Busy\"}", HF_ERR_BUSY, "Busy"},
+        {"{\"class\":1,\"desc\":2}", HF_ERR_INTERNAL, "the daemon refused without saying why"},
+        {"{}", HF_ERR_INTERNAL, "the daemon refused without saying why"},
+        {"{\"class\":\"Busy\",\"desc\":\"a\\nb\\u001b[0m\\u009b ü\"}", HF_ERR_BUSY,
+         "a\\x0ab\\x1b[0m\\xc2\\x9b ü"},
     };
 
     for (gsize i = 0; i < G_N_ELEMENTS(cases); i++) {
@@ -1083,13 +1082,19 @@ static void test_request_bad(void)
     g_assert_cmpint(hf_request_add_disk(request, "a.img", HF_MODE_SHARED), ==,
                     HF_ERR_INVALID_ARGUMENT);
     g_assert_cmpint(hf_request_add_disk(request, "", HF_MODE_SHARED), ==, HF_ERR_INVALID_ARGUMENT);
-    g_assert_cmpint(hf_request_add_disk(request, NULL, HF_MODE_SHARED), ==, HF_ERR_INVALID_ARGUMENT);
+    g_assert_cmpint(hf_request_add_disk(request, NULL, HF_MODE_SHARED), ==,
+                    HF_ERR_INVALID_ARGUMENT);
     g_assert_cmpint(hf_request_add_disk(request, "/a", (hf_mode)3), ==, HF_ERR_INVALID_ARGUMENT);
     for (gsize i = 0; i < 9; i++) {
-        static const char *const not_utf8[] = { "/\xff",         "/\xc0\xaf",     "/\xc3",
-                                                "/\xed\xa0\x80", "/\xf4\x90\x80\x80",
-                                                "/\xe0\x9f\xbf", "/\xf0\x8f\xbf\xbf",
-                                                "/\xe2\x82x",    "/\x80" };
+        static const char *const not_utf8[] = {"/\xff",
+                                               "/\xc0\xaf",
+                                               "/\xc3",
+                                               "/\xed\xa0\x80",
+                                               "/\xf4\x90\x80\x80",
+                                               "/\xe0\x9f\xbf",
+                                               "/\xf0\x8f\xbf\xbf",
+                                               "/\xe2\x82x",
+                                               "/\x80"};
 
         g_assert_cmpint(hf_request_add_disk(request, not_utf8[i], HF_MODE_SHARED), ==,
                         HF_ERR_INVALID_ARGUMENT);

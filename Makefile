@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# The commands for people; the build itself is Meson's (meson.build).
+BUILD ?= build
+PREFIX ?= /usr/local
+DESTDIR ?=
+
+.PHONY: help build demo check install clean
+
+help:
+	@echo 'make demo      build, and show a refusal on a real QEMU guest (nothing is installed)'
+	@echo 'make check     build, and run all tests'
+	@echo 'make build     build into $(BUILD)/'
+	@echo 'make install   install below $(PREFIX) (PREFIX=, DESTDIR=)'
+	@echo 'make clean     remove $(BUILD)/'
+
+build:
+	@tools/install-packages build
+	@test -f $(BUILD)/build.ninja || meson setup $(BUILD) --prefix '$(PREFIX)' >/dev/null
+	@ninja -C $(BUILD) --quiet
+
+demo:
+	@tools/install-packages demo
+	@$(MAKE) --no-print-directory build
+	@tools/demo $(BUILD)
+
+check:
+	@tools/install-packages check
+	@$(MAKE) --no-print-directory build
+	@tests/run --build $(BUILD)
+
+install: build
+	@meson configure $(BUILD) --prefix '$(PREFIX)'
+	@ninja -C $(BUILD) --quiet
+	@DESTDIR='$(DESTDIR)' meson install -C $(BUILD) --no-rebuild
+
+clean:
+	@rm -rf $(BUILD)
