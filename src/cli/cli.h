@@ -134,7 +134,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(CliTable, cli_table_free)
 
 /* ---- progress.c --------------------------------------------------------------------------- */
 
-/* Says on standard error, from 2 s on, that `what` goes on; "%s for 3 s". Silent with --quiet or
+/* Says on standard error, from 2 s on, that `what` goes on: "(3 s) WHAT". Silent with --quiet or
  * --json. Uses a thread, which cli_progress_stop() has ended when it returns. */
 typedef struct CliProgress CliProgress;
 CliProgress *cli_progress_start(const Cli *cli, const char *what, double limit);

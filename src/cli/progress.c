@@ -4,6 +4,7 @@
  * itself on a terminal, a line now and then elsewhere. The library's calls block, so a thread does
  * the telling; it only ever prints.
  */
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "cli.h"
@@ -34,13 +35,26 @@ static gint64 progress_pause(gboolean terminal, gint64 elapsed)
     return seconds < 60 ? 20 * G_USEC_PER_SEC : 60 * G_USEC_PER_SEC;
 }
 
+/* So much of `text` as fits into a line: one that wraps could not be rewritten. */
+static char *progress_fit(const char *text)
+{
+    struct winsize size = {0};
+    glong length = g_utf8_strlen(text, -1);
+
+    if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) < 0 || size.ws_col < 20 || length < size.ws_col)
+        return g_strdup(text);
+    return g_utf8_substring(text, 0, size.ws_col - 1);
+}
+
 static void progress_tell(CliProgress *progress, gboolean terminal, gint64 elapsed)
 {
     g_autofree char *of =
         progress->limit > 0 ? g_strdup_printf(" of %g s", progress->limit) : g_strdup("");
+    g_autofree char *text = g_strdup_printf("holdfast: (%" G_GINT64_FORMAT " s%s) %s",
+                                            elapsed / G_USEC_PER_SEC, of, progress->what);
+    g_autofree char *fitting = terminal ? progress_fit(text) : g_strdup(text);
 
-    fprintf(stderr, "%sholdfast: %s (%" G_GINT64_FORMAT " s%s)%s", terminal ? "\r" : "",
-            progress->what, elapsed / G_USEC_PER_SEC, of, terminal ? "" : "\n");
+    fprintf(stderr, "%s%s%s", terminal ? "\r" : "", fitting, terminal ? "" : "\n");
     fflush(stderr);
     progress->shown = TRUE;
 }

@@ -162,7 +162,7 @@ GBytes *virtlockd_encode_error(const VirtlockdHeader *call, const VirtlockdFault
     virtlockd_text text = message;
     virtlockd_text format = (char *)"%s";
     virtlockd_error error = {
-        .code = fault->code,
+        .code = (int)fault->code,
         .domain = fault->domain,
         .message = &text,
         .level = 2, /* VIR_ERR_ERROR */

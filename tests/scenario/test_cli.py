@@ -19,6 +19,23 @@ from cli_rig import HOLDFAST, UUID, fixture_daemon, fixture_holdfast, held, pyte
 from fake_holdfastd import SINCE, holder
 from waiting import wait_until
 
+def on_terminal(*words, **environment):
+    """Output of the command on a terminal."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.environ.update({"TERM": "xterm", **environment})
+        os.execv(HOLDFAST, [str(HOLDFAST), *words])
+    output = b""
+    try:
+        while chunk := os.read(terminal, 65536):
+            output += chunk
+    except OSError:
+        pass  # the other side was closed
+    os.close(terminal)
+    os.waitpid(pid, 0)
+    return output.decode()
+
+
 # ---- usage -------------------------------------------------------------------------------------
 
 VERBS = ("run", "acquire", "release", "locks", "who", "status", "watch", "drivers", "check-config",
@@ -132,8 +149,11 @@ def test_standard_output_full(holdfast, daemon):
 def test_progress(holdfast, daemon):
     """What takes longer than 2 s says so, unless it is to be quiet."""
     daemon.delay = 2.6
-    assert "waiting for the daemon's answer (2 s)" in holdfast("locks").stderr
-    assert not holdfast("locks", "-q").stderr
+    daemon.replies["query-disk"] = ("error", {"class": "Internal", "desc": "no", "data": {}})
+    assert holdfast("who", "-q", "/a").stderr == "holdfast: no\n"
+    assert holdfast("who", "/a").stderr == ("holdfast: (2 s) waiting for the daemon's answer\n"
+                                            "holdfast: no\n")
+    assert "\rholdfast: (2 s) waiting for the daemon's answer\r\033[K" in on_terminal("who", "/a")
 
 
 # ---- the other verbs ---------------------------------------------------------------------------
@@ -317,23 +337,6 @@ def test_check_config(holdfast, workdir):
     assert files[0]["problems"][0]["line"] == 2
     assert holdfast("check-config", "none.conf").returncode == 1
     assert holdfast("check-config").returncode in (0, 1)
-
-
-def on_terminal(*words, **environment):
-    """Output of the command on a terminal."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.environ.update({"TERM": "xterm", **environment})
-        os.execv(HOLDFAST, [str(HOLDFAST), *words])
-    output = b""
-    try:
-        while chunk := os.read(terminal, 65536):
-            output += chunk
-    except OSError:
-        pass  # the other side was closed
-    os.close(terminal)
-    os.waitpid(pid, 0)
-    return output.decode()
 
 
 def test_colour(holdfast, daemon):

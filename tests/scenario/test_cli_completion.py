@@ -36,6 +36,10 @@ show() {{ print -r -- $'\\n'"<<$BUFFER>>"; BUFFER=; zle reset-prompt; }}
 zle -N show; bindkey '^Xp' show
 """),
 }
+BASH_COMPLETION = "/usr/share/bash-completion/bash_completion"
+if os.path.exists(BASH_COMPLETION):
+    SETUP["bash with bash-completion"] = (
+        SETUP["bash"][0], f"source {BASH_COMPLETION}\n{SETUP['bash'][1]}")
 
 
 class Shell:
@@ -90,8 +94,8 @@ class Shell:
 @pytest.fixture(name="shell", params=sorted(SETUP))
 def fixture_shell(request, workdir, monkeypatch):
     """A shell in workdir, which has a few files."""
-    if not shutil.which(request.param):
-        pytest.skip(f"{request.param} is not installed")
+    if not shutil.which(request.param.split()[0]):
+        pytest.skip(f"{request.param.split()[0]} is not installed")
     (workdir / "a.img").touch()
     (workdir / "blank name.img").touch()
     (workdir / "locks").mkdir()

@@ -98,7 +98,8 @@ def test_run_holds_and_refuses(holdfast, daemon, image):
         [named] = json.loads(result.stderr)["error"]["data"]["holders"]
         assert (named["name"], named["uuid"], named["pid"]) == ("web1", UUID, first.pid)
         result = holdfast("who", image)
-        assert result.returncode == 75 and f"VM web1 (uuid {UUID}, pid {first.pid})" in result.stdout
+        assert result.returncode == 75
+        assert f"VM web1 (uuid {UUID}, pid {first.pid})" in result.stdout
         [lease] = json.loads(holdfast("--json", "locks").stdout)["leases"]
         assert lease["disk"] == str(image) and lease["owner"]["pid"] == first.pid
         assert str(image) in holdfast("locks", "--pid", first.pid, "--uuid", UUID).stdout

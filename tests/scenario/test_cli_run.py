@@ -32,7 +32,8 @@ def test_run_what_it_asks_for(holdfast, daemon, workdir):
         "run", "-d", "/a,shared", "--disk=/b,ro", "-d/c,readonly", "-d", "/d,exclusive",
         "-d", "/e,f", "-d", "/g,ro,exclusive", "-d", "./h.img", "-d", "link/i.img",
         "-d", "../j.img", "-l", "/l:k", "-l", "/l/m/k,shared", "-l", "/l.d:k:1", "-l", "l:k,ro",
-        "--name", "web1", "--uuid", UUID.upper().replace("-", ""), "--uri", "qemu:///system", "true")
+        "--name", "web1", "--uuid", UUID.upper().replace("-", ""), "--uri", "qemu:///system",
+        "true")
     assert result.returncode == 0, result.stderr
     _, arguments = daemon.requests[0]
     assert [(d["path"], d["mode"]) for d in arguments["disks"]] == [

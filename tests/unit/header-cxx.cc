@@ -9,12 +9,22 @@
 #include <cstring>
 #include <memory>
 
-namespace {
+namespace
+{
 
 struct Free {
-    void operator()(hf_request *request) const { hf_request_free(request); }
-    void operator()(hf_error *error) const { hf_error_free(error); }
-    void operator()(char *text) const { std::free(text); }
+    void operator()(hf_request *request) const
+    {
+        hf_request_free(request);
+    }
+    void operator()(hf_error *error) const
+    {
+        hf_error_free(error);
+    }
+    void operator()(char *text) const
+    {
+        std::free(text);
+    }
 };
 
 template <typename T> using Owned = std::unique_ptr<T, Free>;

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Fixtures of the scenarios: private daemons, and processes that play virtual machines."""
+
+import os
+
+import lock_rig
+import pytest
+from native import Daemons, Vm
+
+
+@pytest.fixture(name="start_daemon")
+def fixture_start_daemon(workdir):
+    """Starts daemons: start_daemon(name, setting=value, ...)."""
+    if not os.access(lock_rig.build_dir() / "holdfastd", os.X_OK):
+        pytest.skip("holdfastd is not built")
+    daemons = Daemons(workdir)
+    try:
+        yield daemons
+        daemons.finish()
+    finally:
+        print(daemons.logs())
+        daemons.close()
+
+
+@pytest.fixture(name="daemon")
+def fixture_daemon(start_daemon):
+    """A daemon with its defaults."""
+    return start_daemon(kill_timeout=1)
+
+
+@pytest.fixture(name="client")
+def fixture_client(daemon):
+    """A connection to the daemon's native socket."""
+    with daemon.client() as client:
+        yield client
+
+
+@pytest.fixture(name="start_vm")
+def fixture_start_vm():
+    """Starts processes that can own leases: start_vm(name)."""
+    running = []
+
+    def start_vm(name="web1", **options):
+        running.append(Vm(name, **options))
+        return running[-1]
+    try:
+        yield start_vm
+    finally:
+        for vm in running:
+            vm.end()
+
+
+@pytest.fixture(name="vm")
+def fixture_vm(start_vm):
+    """A process that can own leases."""
+    return start_vm()
+
+
+@pytest.fixture(name="other_vm")
+def fixture_other_vm(start_vm):
+    """Another process that can own leases."""
+    return start_vm("db1")
+
+
+@pytest.fixture(name="image")
+def fixture_image(new_image):
+    """A disk image."""
+    return new_image("a")
