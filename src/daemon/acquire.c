@@ -10,81 +10,13 @@
  *   undo     one refused, or the caller gave up: what was taken is released, then the caller
  *            hears why
  */
-#include "engine.h"
-
 #include <errno.h>
-#include <string.h>
+
+#include "acquire-private.h"
 
 /* Each retry follows a release that was in the way; more would mean that it is in the way again
  * and again, which the caller should know. */
 #define ACQUIRE_MAX_RETRIES 8
-
-typedef struct Want {
-    Acquire *acquire;
-    char *disk;
-    GPtrArray *resources; /* of Resource (owned), once named */
-    GArray *flags;        /* of unsigned, one for each resource */
-    IdentityFacts *facts;
-    hf_mode mode;
-    gboolean by_name; /* the resource was given; no rules apply */
-    Lease *lease;     /* the owner's lease, existing or new; in the table */
-    gboolean existing;
-} Want;
-
-struct Acquire {
-    Engine *engine;
-    Owner *owner;
-    AcquireStyle style;
-    guint64 timeout_usec;
-    GPtrArray *wants;
-    GPtrArray *ops;   /* of Op, prepared, still to be run; by lane */
-    Op *running;      /* the one that is under way */
-    guint looking_up; /* ops of the plan that are under way */
-    guint retries;
-    guint64 epoch; /* of the engine's releases, see acquire_wait() */
-    gint64 since_usec;
-    Fault *fault; /* why it will fail */
-    sd_event_source *deadline;
-    GList waiting; /* link in the engine's queue of those who wait for a release */
-    gboolean is_waiting;
-    gboolean stepping_back; /* it releases what it has before it tries again */
-    AcquireDone done;       /* NULL: already answered, or nobody wants to know */
-    void *data;
-};
-
-static void acquire_lock(Acquire *acquire);
-static void acquire_name(Acquire *acquire);
-
-static void acquire_resource_free(gpointer data)
-{
-    resource_clear(data);
-    g_free(data);
-}
-
-static void acquire_want_free(gpointer data)
-{
-    Want *want = data;
-
-    g_free(want->disk);
-    g_ptr_array_unref(want->resources);
-    g_array_unref(want->flags);
-    identity_facts_free(want->facts);
-    g_free(want);
-}
-
-Acquire *acquire_new(Engine *engine, Owner *owner, AcquireStyle style, guint64 timeout_usec)
-{
-    Acquire *acquire = g_new0(Acquire, 1);
-
-    acquire->engine = engine;
-    acquire->owner = owner_ref(owner);
-    acquire->style = style;
-    acquire->timeout_usec = timeout_usec ? timeout_usec : engine->config.request_timeout_usec;
-    acquire->wants = g_ptr_array_new_with_free_func(acquire_want_free);
-    acquire->ops = g_ptr_array_new();
-    acquire->waiting.data = acquire;
-    return acquire;
-}
 
 static void acquire_free(Acquire *acquire)
 {
@@ -95,43 +27,6 @@ static void acquire_free(Acquire *acquire)
     fault_free(acquire->fault);
     supervise_unref(acquire->engine, acquire->owner);
     g_free(acquire);
-}
-
-static Want *acquire_add(Acquire *acquire, const char *disk, hf_mode mode)
-{
-    Want *want = g_new0(Want, 1);
-
-    want->acquire = acquire;
-    want->disk = g_strdup(disk);
-    want->mode = mode;
-    want->resources = g_ptr_array_new_with_free_func(acquire_resource_free);
-    want->flags = g_array_new(FALSE, FALSE, sizeof(unsigned));
-    g_ptr_array_add(acquire->wants, want);
-    return want;
-}
-
-static void acquire_want_resource(Want *want, const Driver *driver, const char *space,
-                                  const char *key, unsigned flags)
-{
-    Resource *resource = g_new0(Resource, 1);
-
-    resource_init(resource, driver, space, key);
-    g_ptr_array_add(want->resources, resource);
-    g_array_append_val(want->flags, flags);
-}
-
-void acquire_add_disk(Acquire *acquire, const char *path, hf_mode mode)
-{
-    acquire_add(acquire, path, mode);
-}
-
-void acquire_add_resource(Acquire *acquire, const Driver *driver, const char *space,
-                          const char *key, const char *disk, hf_mode mode, unsigned flags)
-{
-    Want *want = acquire_add(acquire, disk, mode);
-
-    want->by_name = TRUE;
-    acquire_want_resource(want, driver, space, key, flags);
 }
 
 /* ---- the end --------------------------------------------------------------------------- */
@@ -174,11 +69,15 @@ static GPtrArray *acquire_surrender(Acquire *acquire)
 }
 
 /* Nothing of this request is under way any more: give back what it took, then answer. */
-static void acquire_undo(Acquire *acquire)
+void acquire_undo(Acquire *acquire)
 {
-    g_autoptr(GPtrArray) leases = acquire_surrender(acquire);
+    g_autoptr(GPtrArray) leases = NULL;
 
-    release_leases(acquire->engine, leases, NULL, acquire_undone, acquire);
+    if (acquire->undoing)
+        return;
+    acquire->undoing = TRUE;
+    leases = acquire_surrender(acquire);
+    release_leases(acquire->engine, leases, NULL, 0, acquire_undone, acquire);
 }
 
 static void acquire_drop_ops(Acquire *acquire)
@@ -188,7 +87,7 @@ static void acquire_drop_ops(Acquire *acquire)
     g_ptr_array_set_size(acquire->ops, 0);
 }
 
-static void acquire_fail(Acquire *acquire, Fault *fault)
+void acquire_fail(Acquire *acquire, Fault *fault)
 {
     if (!acquire->fault)
         acquire->fault = fault;
@@ -297,7 +196,7 @@ static gboolean acquire_wait(Acquire *acquire, gboolean retry_now)
     acquire->stepping_back = TRUE;
     leases = acquire_surrender(acquire);
     acquire->epoch = acquire->engine->epoch + (leases->len > 0) - (retry_now ? 1 : 0);
-    release_leases(acquire->engine, leases, NULL, acquire_stepped_back, acquire);
+    release_leases(acquire->engine, leases, NULL, 0, acquire_stepped_back, acquire);
     return TRUE;
 }
 
@@ -326,9 +225,7 @@ static gboolean acquire_is_repetition(const Acquire *acquire, const Want *want, 
                             g_ptr_array_index(want->resources, 0)) == lease;
 }
 
-/* The want cannot be had because of these leases (or, if there are none, these holders). */
-static void acquire_refused(Acquire *acquire, const Want *want, GPtrArray *leases,
-                            GPtrArray *holders)
+void acquire_refused(Acquire *acquire, const Want *want, GPtrArray *leases, GPtrArray *holders)
 {
     if (acquire_is_repetition(acquire, want, leases) && acquire_wait(acquire, TRUE))
         return;
@@ -339,16 +236,66 @@ static void acquire_refused(Acquire *acquire, const Want *want, GPtrArray *lease
 
 /* ---- locking --------------------------------------------------------------------------- */
 
+static gboolean acquire_share_claim(const GPtrArray *a, GPtrArray *b)
+{
+    for (guint i = 0; i < a->len; i++)
+        if (g_ptr_array_find_with_equal_func(b, a->pdata[i], g_str_equal, NULL))
+            return TRUE;
+    return FALSE;
+}
+
+/* Another want of the same request that is in this one's way: in the same op, where it has been
+ * undone by now, or locked before. NULL if it is somebody else. */
+static const Want *acquire_rival(const Acquire *acquire, const Op *op, const Want *want,
+                                 const GPtrArray *claims)
+{
+    for (guint i = 0; op && i < op->items->len; i++) {
+        const OpItem *item = g_ptr_array_index(op->items, i);
+
+        if (item->data != want && item->claims && !mode_compatible(item->mode, want->mode) &&
+            acquire_share_claim(claims, item->claims))
+            return item->data;
+    }
+    for (guint i = 0; i < acquire->wants->len; i++) {
+        const Want *other = g_ptr_array_index(acquire->wants, i);
+
+        if (other != want && other->lease && !mode_compatible(other->mode, want->mode) &&
+            acquire_share_claim(claims, other->lease->claims))
+            return other;
+    }
+    return NULL;
+}
+
 /* All parts of the want are locked: does another lease claim the same thing? */
 static gboolean acquire_check_claims(Acquire *acquire, Want *want)
 {
     g_autoptr(GPtrArray) conflicts =
         table_conflicts(acquire->engine->table, want->lease->claims, want->mode);
+    const Want *rival;
 
     g_ptr_array_remove(conflicts, want->lease);
     if (conflicts->len == 0)
         return TRUE;
-    acquire_refused(acquire, want, conflicts, NULL);
+    rival = acquire_rival(acquire, NULL, want, want->lease->claims);
+    if (rival)
+        acquire_fail(acquire, acquire_twice(want, rival));
+    else
+        acquire_refused(acquire, want, conflicts, NULL);
+    return FALSE;
+}
+
+/* What the owner had when the request began may have been released since: then begin anew. */
+static gboolean acquire_still_has(Acquire *acquire, const Want *want)
+{
+    const Lease *lease = table_find_owned(acquire->engine->table, acquire->owner,
+                                          g_ptr_array_index(want->resources, 0));
+    g_autoptr(GPtrArray) none = NULL;
+
+    if (lease && lease == want->lease && lease->state == LEASE_HELD)
+        return TRUE;
+    none = g_ptr_array_new();
+    if (!acquire_wait(acquire, TRUE))
+        acquire_fail(acquire, acquire_busy(acquire, want, none, NULL));
     return FALSE;
 }
 
@@ -383,9 +330,15 @@ static void acquire_op_refused(Acquire *acquire, Op *op)
     OpItem *item = op->failed;
     Want *want = item->data;
     g_autoptr(GPtrArray) leases = NULL;
+    const Want *rival;
 
     if (!item->claims) { /* it never came to the driver */
         acquire_fail(acquire, g_steal_pointer(&op->fault));
+        return;
+    }
+    rival = acquire_rival(acquire, op, want, item->claims);
+    if (rival) {
+        acquire_fail(acquire, acquire_twice(want, rival));
         return;
     }
     leases = table_conflicts(acquire->engine->table, item->claims, want->mode);
@@ -416,8 +369,7 @@ static void acquire_locked(Op *op, void *data)
     acquire_lock(acquire);
 }
 
-/* Runs the next op, or if there is none left, finishes. */
-static void acquire_lock(Acquire *acquire)
+void acquire_lock(Acquire *acquire)
 {
     if (acquire->ops->len > 0) {
         acquire->running = g_ptr_array_steal_index(acquire->ops, 0);
@@ -427,182 +379,11 @@ static void acquire_lock(Acquire *acquire)
     for (guint i = 0; i < acquire->wants->len; i++) {
         Want *want = g_ptr_array_index(acquire->wants, i);
 
-        if (!want->existing && !acquire_check_claims(acquire, want))
+        if (want->existing ? !acquire_still_has(acquire, want)
+                           : !acquire_check_claims(acquire, want))
             return;
     }
     acquire_commit(acquire);
-}
-
-static Holder *acquire_owner_facts(Acquire *acquire)
-{
-    struct hf_holder facts = {
-        .name = acquire->owner->name,
-        .uuid = acquire->owner->uuid,
-        .uri = acquire->owner->uri,
-        .host = acquire->engine->config.host,
-        .pid = acquire->owner->pid,
-        .since_usec = acquire->since_usec,
-    };
-
-    return holder_new(&facts, HOLDER_FROM_TABLE);
-}
-
-static Op *acquire_op_for(Acquire *acquire, Lane *lane)
-{
-    Op *op;
-
-    for (guint i = 0; i < acquire->ops->len; i++) {
-        op = g_ptr_array_index(acquire->ops, i);
-        if (op->lane == lane)
-            return op;
-    }
-    op = op_new(acquire->engine, OP_ACQUIRE, lane);
-    op->owner = acquire_owner_facts(acquire);
-    g_ptr_array_add(acquire->ops, op);
-    return op;
-}
-
-static gint acquire_by_lane(gconstpointer a, gconstpointer b)
-{
-    const Op *x = *(Op *const *)a, *y = *(Op *const *)b;
-
-    return strcmp(lane_state(x->lane).name, lane_state(y->lane).name);
-}
-
-static gint acquire_by_key(gconstpointer a, gconstpointer b)
-{
-    const OpItem *x = *(OpItem *const *)a, *y = *(OpItem *const *)b;
-
-    return strcmp(x->resource.key, y->resource.key);
-}
-
-static void acquire_prepare(Acquire *acquire)
-{
-    for (guint i = 0; i < acquire->wants->len; i++) {
-        Want *want = g_ptr_array_index(acquire->wants, i);
-
-        for (guint k = 0; !want->existing && k < want->resources->len; k++) {
-            const Resource *resource = g_ptr_array_index(want->resources, k);
-            Op *op = acquire_op_for(acquire, op_lane(acquire->engine, resource));
-            OpItem *item = op_add(op, resource, want->disk, want->mode,
-                                  g_array_index(want->flags, unsigned, k));
-
-            item->data = want;
-        }
-    }
-    g_ptr_array_sort(acquire->ops, acquire_by_lane);
-    for (guint i = 0; i < acquire->ops->len; i++) {
-        Op *op = g_ptr_array_index(acquire->ops, i);
-
-        g_ptr_array_sort(op->items, acquire_by_key);
-    }
-}
-
-/* ---- naming ---------------------------------------------------------------------------- */
-
-static void acquire_apply_rules(Acquire *acquire, Want *want)
-{
-    const Engine *engine = acquire->engine;
-    g_autoptr(GPtrArray) names = NULL;
-
-    if (want->by_name || want->resources->len > 0)
-        return;
-    names = identity_names(&engine->config.rules, want->disk, want->facts);
-    for (guint i = 0; i < names->len; i++) {
-        const IdentityName *name = g_ptr_array_index(names, i);
-
-        acquire_want_resource(want, engine->disk_driver, name->space, name->key,
-                              name->autocreate ? HF_RESOURCE_AUTOCREATE : 0);
-    }
-}
-
-/* Does the owner hold it already? FALSE if it does in a way that refuses the request. */
-static gboolean acquire_find_existing(Acquire *acquire, Want *want)
-{
-    const Resource *resource = g_ptr_array_index(want->resources, 0);
-    Lease *lease = table_find_owned(acquire->engine->table, acquire->owner, resource);
-    g_autoptr(GPtrArray) conflict = NULL;
-
-    if (!lease)
-        return TRUE;
-    if (lease->state == LEASE_HELD && lease->mode == want->mode &&
-        (acquire->style == ACQUIRE_REPEATABLE || want->mode != HF_MODE_EXCLUSIVE)) {
-        want->lease = lease;
-        want->existing = TRUE;
-        return TRUE;
-    }
-    conflict = g_ptr_array_new();
-    g_ptr_array_add(conflict, lease);
-    acquire_refused(acquire, want, conflict, NULL);
-    return FALSE;
-}
-
-static gboolean acquire_named_before(Acquire *acquire, guint index)
-{
-    const Want *want = g_ptr_array_index(acquire->wants, index);
-    const Resource *resource = g_ptr_array_index(want->resources, 0);
-    g_autofree char *id = resource_id(resource);
-    g_autofree char *subject = refusal_subject(resource, want->disk);
-    Fault *fault;
-
-    for (guint i = 0; i < index; i++) {
-        const Want *other = g_ptr_array_index(acquire->wants, i);
-        g_autofree char *other_id = resource_id(g_ptr_array_index(other->resources, 0));
-
-        if (strcmp(id, other_id) != 0)
-            continue;
-        fault = fault_new(HF_ERR_INVALID_ARGUMENT, EINVAL,
-                          "%s is named twice in one request; name each disk once", subject);
-        fault->argument = g_strdup(want->disk ? "disks" : "leases");
-        acquire_fail(acquire, fault);
-        return TRUE;
-    }
-    return FALSE;
-}
-
-static void acquire_name(Acquire *acquire)
-{
-    for (guint i = 0; i < acquire->wants->len; i++)
-        acquire_apply_rules(acquire, g_ptr_array_index(acquire->wants, i));
-    for (guint i = 0; i < acquire->wants->len; i++) {
-        if (acquire_named_before(acquire, i))
-            return;
-        if (!acquire_find_existing(acquire, g_ptr_array_index(acquire->wants, i)))
-            return;
-    }
-    acquire_prepare(acquire);
-    acquire_lock(acquire);
-}
-
-/* ---- planning -------------------------------------------------------------------------- */
-
-static void acquire_looked_up(Op *op, void *data)
-{
-    Want *want = data;
-    Acquire *acquire = want->acquire;
-    OpItem *item = g_ptr_array_index(op->items, 0);
-
-    acquire->looking_up--;
-    want->facts = g_steal_pointer(&item->facts);
-    if (op->fault && !acquire->fault)
-        acquire->fault = g_steal_pointer(&op->fault);
-    if (acquire->looking_up > 0)
-        return;
-    if (acquire->fault)
-        acquire_undo(acquire);
-    else
-        acquire_name(acquire);
-}
-
-static void acquire_look_up(Acquire *acquire, Want *want)
-{
-    Op *op = op_new(acquire->engine, OP_IDENTIFY, op_disk_lane(acquire->engine, want->disk));
-    Resource none = {
-        .driver = acquire->engine->disk_driver, .space = (char *)"", .key = want->disk};
-
-    op_add(op, &none, want->disk, want->mode, 0);
-    acquire->looking_up++;
-    op_submit(op, acquire_looked_up, want);
 }
 
 static int acquire_on_deadline(sd_event_source *source, uint64_t usec, void *data)
@@ -612,6 +393,10 @@ static int acquire_on_deadline(sd_event_source *source, uint64_t usec, void *dat
 
     (void)source;
     (void)usec;
+    if (acquire->undoing) { /* only the release of what it had is slow */
+        acquire_answer(acquire, NULL, acquire->fault);
+        return 0;
+    }
     if (acquire->running) {
         op_abandon(acquire->running);
         fault = op_timeout_fault(acquire->engine, acquire->running);
@@ -637,14 +422,7 @@ void acquire_start(Acquire *acquire, AcquireDone done, void *data)
         g_warning("cannot set a timer for a request: it may wait without limit");
     if (!acquire_owner_lives(acquire))
         return;
-    for (guint i = 0; i < acquire->wants->len; i++) {
-        Want *want = g_ptr_array_index(acquire->wants, i);
-
-        if (!want->by_name && identity_needs_facts(&acquire->engine->config.rules, want->disk))
-            acquire_look_up(acquire, want);
-    }
-    if (acquire->looking_up == 0)
-        acquire_name(acquire);
+    acquire_plan(acquire);
 }
 
 void acquire_cancel(Acquire *acquire)

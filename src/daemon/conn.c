@@ -173,6 +173,29 @@ void conn_resume(Conn *conn)
         shutdown(conn->fd, SHUT_RDWR);
 }
 
+/* The connections keep too much: the one that keeps the most has to go, not the one that comes just
+ * now. */
+static void conn_drop_greediest(ConnSet *set)
+{
+    Conn *greediest = NULL;
+
+    for (GList *link = set->conns.head; link; link = link->next) {
+        Conn *conn = link->data;
+
+        if (conn->in && !conn->processing && (!greediest || conn->in->len > greediest->in->len))
+            greediest = conn;
+    }
+    if (!greediest)
+        return;
+    g_warning(
+        "too many unfinished messages: closing the connection of pid %d, which keeps %u bytes",
+        (int)greediest->peer.pid, greediest->in->len);
+    conn_drop_input(greediest, greediest->in->len);
+    greediest->closing = TRUE;
+    shutdown(greediest->fd, SHUT_RDWR); /* the event of the hang-up frees it */
+    conn_update(greediest);
+}
+
 /* FALSE if the connection is to be closed at once. */
 static gboolean conn_read(Conn *conn)
 {
@@ -185,15 +208,12 @@ static gboolean conn_read(Conn *conn)
         conn->ended = TRUE;
         return TRUE;
     }
-    if (conn->set->buffered + (gsize)n > CONN_MAX_BUFFERED) {
-        g_warning("too many unfinished messages: closing the connection of pid %d",
-                  (int)conn->peer.pid);
-        return FALSE;
-    }
     if (!conn->in)
         conn->in = g_byte_array_new();
     g_byte_array_append(conn->in, buffer, (guint)n);
     conn->set->buffered += (gsize)n;
+    if (conn->set->buffered > CONN_MAX_BUFFERED)
+        conn_drop_greediest(conn->set);
     return TRUE;
 }
 

@@ -5,7 +5,7 @@
  *
  * Bounded: a connection keeps at most one message and what is being sent; all connections
  * together keep at most CONN_MAX_BUFFERED bytes of unfinished messages, beyond which the one that
- * wants more is closed. While a connection waits for the answer to a message, or does not read its
+ * keeps most is closed. While a connection waits for the answer to a message, or does not read its
  * answers, nothing is read from it.
  */
 #pragma once

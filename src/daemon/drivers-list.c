@@ -21,7 +21,7 @@ static void drivers_add(GPtrArray *drivers, const struct hf_driver *api, const c
                         GPtrArray *problems)
 {
     g_autoptr(Fault) fault = NULL;
-    g_auto(HfCall) call;
+    g_auto(HfCall) call = {0};
     Driver *driver = driver_new(api, path ? path : "built-in driver", &fault);
 
     hf_call_init(&call, "");
@@ -111,7 +111,7 @@ gboolean drivers_configure(GHashTable *by_name, const char *driver_name, const c
                            const char *value, Fault **ret_fault)
 {
     const Driver *driver = g_hash_table_lookup(by_name, driver_name);
-    g_auto(HfCall) call;
+    g_auto(HfCall) call = {0};
 
     hf_call_init(&call, "");
     if (!driver) {
@@ -132,7 +132,7 @@ gboolean drivers_complete(GPtrArray *drivers, Fault **ret_fault)
 {
     for (guint i = 0; i < drivers->len; i++) {
         const Driver *driver = g_ptr_array_index(drivers, i);
-        g_auto(HfCall) call;
+        g_auto(HfCall) call = {0};
 
         hf_call_init(&call, "");
         if (driver->api.config_complete(&call) == 0)

@@ -5,7 +5,7 @@
  * Everything here runs in the main thread and never blocks; what can block is an Op.
  *
  *     op.c         one job in one lane, in order with all others on the same resource
- *     acquire.c    a VM's whole set, or nothing
+ *     acquire.c    a VM's whole set, or nothing (its first half is in acquire-plan.c)
  *     refusal.c    saying who is in the way
  *     release.c    giving leases back
  *     inspect.c    who holds a disk; making and removing resources
@@ -121,7 +121,7 @@ struct Op {
     gint abandoned; /* atomic: do nothing any more */
 };
 
-/* An empty job for the lane that `resource` or the path `disk` belongs to. */
+/* An empty job for that lane, whose reference it takes over. */
 Op *op_new(Engine *engine, OpKind kind, Lane *lane);
 OpItem *op_add(Op *op, const Resource *resource, const char *disk, hf_mode mode, unsigned flags);
 /* Runs it when its turn has come; done() is called exactly once, and the op is freed after it.
@@ -132,7 +132,7 @@ void op_discard(Op *op);
 /* The op's result is not wanted any more: if it has not begun it will fail with a time-out. done()
  * is called all the same. */
 void op_abandon(Op *op);
-/* The lane of a resource, and the lane of a disk's path as such. */
+/* The lane of a resource, and the lane of a disk's path as such; each with a reference. */
 Lane *op_lane(Engine *engine, const Resource *resource);
 Lane *op_disk_lane(Engine *engine, const char *path);
 /* The name of a resource's lane: a new string. */
@@ -187,12 +187,14 @@ Fault *refusal_new(Engine *engine, const Owner *asking, const Resource *resource
 
 /* ---- release.c ------------------------------------------------------------------------- */
 
-/* All leases are free again; `fault` (or NULL) is something that was left behind. */
+/* All leases are free again; `fault` (or NULL) is something that was left behind; or, with
+ * HF_ERR_TIMEOUT, storage does not answer: they will be free when it does. */
 typedef void (*ReleaseDone)(const Fault *fault, void *data);
 /* `leases` are of the table, in any state but RELEASING. `reason` is static text for the event,
- * or NULL for none. done() may be NULL. */
-void release_leases(Engine *engine, GPtrArray *leases, const char *reason, ReleaseDone done,
-                    void *data);
+ * or NULL for none. done() may be NULL; it is called once, perhaps before this returns, and after
+ * `timeout_usec` at the latest unless that is 0. */
+void release_leases(Engine *engine, GPtrArray *leases, const char *reason, guint64 timeout_usec,
+                    ReleaseDone done, void *data);
 
 /* ---- inspect.c ------------------------------------------------------------------------- */
 

@@ -49,6 +49,7 @@ Op *op_new(Engine *engine, OpKind kind, Lane *lane)
 static void op_free(Op *op)
 {
     op->engine->ops--;
+    lane_unref(op->lane);
     g_ptr_array_unref(op->items);
     g_ptr_array_unref(op->tickets);
     holder_free(op->owner);
@@ -75,46 +76,35 @@ OpItem *op_add(Op *op, const Resource *resource, const char *disk, hf_mode mode,
 
 /* ---- lanes ----------------------------------------------------------------------------- */
 
-/* `ret_transient` is TRUE for devices: each may hang alone, there may be many, so their lanes do
- * not stay. */
-static char *op_path_lane_name(Engine *engine, const char *path, gboolean *ret_transient)
+/* Devices have a lane each, for each may hang alone. */
+static char *op_path_lane_name(Engine *engine, const char *path)
 {
-    *ret_transient = g_str_has_prefix(path, "/dev/");
-    return g_strconcat("direct:", *ret_transient ? path : mounts_find(engine->mounts, path), NULL);
-}
+    gboolean device = g_str_has_prefix(path, "/dev/");
 
-static char *op_resource_lane_name(Engine *engine, const Resource *resource,
-                                   gboolean *ret_transient)
-{
-    *ret_transient = FALSE;
-    if (*resource->space)
-        return g_strdup(resource->space);
-    if (*resource->key == '/')
-        return op_path_lane_name(engine, resource->key, ret_transient);
-    return g_strdup(resource->driver->api.name);
+    return g_strconcat("direct:", device ? path : mounts_find(engine->mounts, path), NULL);
 }
 
 char *op_lane_name(Engine *engine, const Resource *resource)
 {
-    gboolean transient;
-
-    return op_resource_lane_name(engine, resource, &transient);
+    if (*resource->space)
+        return g_strdup(resource->space);
+    if (*resource->key == '/')
+        return op_path_lane_name(engine, resource->key);
+    return g_strdup(resource->driver->api.name);
 }
 
 Lane *op_disk_lane(Engine *engine, const char *path)
 {
-    gboolean transient;
-    g_autofree char *name = op_path_lane_name(engine, path, &transient);
+    g_autofree char *name = op_path_lane_name(engine, path);
 
-    return lane_hub_get(engine->lanes, name, transient);
+    return lane_hub_get(engine->lanes, name);
 }
 
 Lane *op_lane(Engine *engine, const Resource *resource)
 {
-    gboolean transient;
-    g_autofree char *name = op_resource_lane_name(engine, resource, &transient);
+    g_autofree char *name = op_lane_name(engine, resource);
 
-    return lane_hub_get(engine->lanes, name, transient);
+    return lane_hub_get(engine->lanes, name);
 }
 
 Fault *op_timeout_fault(Engine *engine, const Op *op)
@@ -216,7 +206,7 @@ static void op_undo(Op *op)
 {
     for (guint i = op->items->len; i-- > 0;) {
         OpItem *item = g_ptr_array_index(op->items, i);
-        g_auto(HfCall) call;
+        g_auto(HfCall) call = {0};
 
         hf_call_init(&call, op->engine->config.host);
         if (item->done)
@@ -232,7 +222,7 @@ static void op_run(LaneJob *job)
 
     for (guint i = 0; i < op->items->len; i++) {
         OpItem *item = g_ptr_array_index(op->items, i);
-        g_auto(HfCall) call;
+        g_auto(HfCall) call = {0};
 
         /* a release is never dropped: its handle would be lost */
         if (op->kind != OP_RELEASE && g_atomic_int_get(&op->abandoned))

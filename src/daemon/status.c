@@ -52,7 +52,7 @@ static GHashTable *status_collect(SessionContext *context)
         status_space(spaces, name, resource->driver->api.name)->leases++;
     }
     for (guint i = 0; i < lanes->len; i++)
-        status_space(spaces, lane_state(g_ptr_array_index(lanes, i)).name, context->driver_name);
+        status_space(spaces, lane_name(g_ptr_array_index(lanes, i)), context->driver_name);
     return spaces;
 }
 
@@ -78,7 +78,6 @@ static json_object *status_space_value(SessionContext *context, const char *name
         json_object_object_add(object, "operation", native_string(state.operation));
         json_object_object_add(object, "since", native_time(state.oldest_usec));
     }
-    json_object_object_add(object, "threads", json_object_new_int64(state.threads));
     json_object_object_add(object, "queued", json_object_new_int64(state.queued));
     json_object_object_add(object, "running", json_object_new_int64(state.running));
     return object;

@@ -102,7 +102,7 @@ static void supervise_release(Engine *engine, Owner *owner)
             g_ptr_array_add(leases, lease);
     }
     if (leases->len > 0)
-        release_leases(engine, leases, "owner-gone", NULL, NULL);
+        release_leases(engine, leases, "owner-gone", 0, NULL, NULL);
 }
 
 static void supervise_ended(Engine *engine, Owner *owner)

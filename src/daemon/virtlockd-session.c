@@ -319,7 +319,7 @@ static void peer_undo(Peer *peer)
         if (lease && lease->state == LEASE_HELD && lease->count == 1)
             g_ptr_array_add(leases, lease);
     }
-    release_leases(engine, leases, "released", NULL, NULL);
+    release_leases(engine, leases, "released", 0, NULL, NULL);
 }
 
 static void peer_remember(Peer *peer, const Lease *lease)
@@ -393,8 +393,8 @@ static void peer_cannot_release(Peer *peer, const Resource *resource)
 
 static void peer_released(const Fault *left_behind, void *data)
 {
-    (void)left_behind; /* the lock is gone all the same; release.c has told the log */
-    peer_ran(NULL, data);
+    /* of what was left behind only the log needs to know: the lock is gone all the same */
+    peer_ran(left_behind && left_behind->code == HF_ERR_TIMEOUT ? left_behind : NULL, data);
 }
 
 static void peer_release(Peer *peer)
@@ -424,7 +424,8 @@ static void peer_release(Peer *peer)
     }
     leases = g_ptr_array_new();
     g_ptr_array_add(leases, lease);
-    release_leases(engine, leases, "released", peer_released, peer_begin(peer));
+    release_leases(engine, leases, "released", engine->config.request_timeout_usec, peer_released,
+                   peer_begin(peer));
 }
 
 /* ---- frames ---------------------------------------------------------------------------- */

@@ -22,11 +22,18 @@
 #define CIFS_SUPER_MAGIC 0xFF534D42
 #endif
 
-static const char *lockd_advice(int err)
+static const char *lockd_advice(int err, gboolean lease)
 {
     switch (err) {
     case ENOENT:
-        return "check the path; a lease file is made once with touch";
+        return lease ? "check the path; the file of a lease is made once, with touch"
+                     : "check the path, and that its file system is mounted";
+    case EISDIR:
+        return "name a regular file";
+    case ENOTDIR:
+        return "a part of the path is not a directory; check the path";
+    case ENAMETOOLONG:
+        return "choose a shorter name";
     case EACCES:
     case EPERM:
         return "the daemon's user may not do that; check owner, mode and mount options";
@@ -58,12 +65,13 @@ int lockd_fail(struct hf_call *call, int err, const char *what, const char *spac
 
     path = *space && *key ? g_build_filename(space, key, NULL) : g_strdup(*space ? space : key);
     hf_call_error(call, storage ? HF_ERR_STORAGE : HF_ERR_BAD_RESOURCE, err, "%s '%s': %s; %s",
-                  what, path, g_strerror(err), lockd_advice(err));
+                  what, path, g_strerror(err), lockd_advice(err, *space && *key));
     return -1;
 }
 
-static int lockd_wrong_kind(struct hf_call *call, const char *what, const char *name, mode_t mode)
+static int lockd_wrong_kind(struct hf_call *call, const char *space, const char *key, mode_t mode)
 {
+    g_autofree char *path = *space ? g_build_filename(space, key, NULL) : g_strdup(key);
     const char *kind = S_ISDIR(mode)    ? "a directory"
                        : S_ISFIFO(mode) ? "a FIFO"
                        : S_ISLNK(mode)  ? "a symbolic link"
@@ -72,8 +80,8 @@ static int lockd_wrong_kind(struct hf_call *call, const char *what, const char *
                                         : "a character device";
 
     hf_call_error(call, HF_ERR_BAD_RESOURCE, S_ISDIR(mode) ? EISDIR : EINVAL,
-                  "%s '%s' is %s; name %s", what, name, kind,
-                  *what == 'd' ? "an image file or a block device" : "a regular file");
+                  "%s '%s' is %s; name %s", *space ? "lock file" : "disk", path, kind,
+                  *space ? "a regular file" : "an image file or a block device");
     return -1;
 }
 
@@ -93,7 +101,7 @@ static int lockd_open_disk(struct hf_call *call, const char *path, gboolean writ
     if (stat(path, &st) < 0)
         return lockd_fail(call, errno, "cannot find disk", "", path);
     if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
-        return lockd_wrong_kind(call, "disk", path, st.st_mode);
+        return lockd_wrong_kind(call, "", path, st.st_mode);
     fd = open(path, flags | (writable && mode != HF_MODE_READONLY ? O_RDWR : O_RDONLY));
     /* a shared lock needs no right to write */
     if (fd < 0 && mode == HF_MODE_SHARED && (errno == EROFS || errno == EACCES))
@@ -102,7 +110,7 @@ static int lockd_open_disk(struct hf_call *call, const char *path, gboolean writ
         return lockd_fail(call, errno, "cannot open disk", "", path);
     if (fstat(fd, ret_st) < 0 || (!S_ISREG(ret_st->st_mode) && !S_ISBLK(ret_st->st_mode))) {
         close(fd);
-        return lockd_wrong_kind(call, "disk", path, ret_st->st_mode);
+        return lockd_wrong_kind(call, "", path, ret_st->st_mode);
     }
     *ret_fd = fd;
     return 0;
@@ -164,7 +172,7 @@ static int lockd_open_lease(struct hf_call *call, const struct hf_resource *reso
         /* a block device as a lease is possible with stock, and harmless: no record goes there */
         if (!S_ISBLK(ret_st->st_mode)) {
             close(fd);
-            return lockd_wrong_kind(call, "lock file", key, ret_st->st_mode);
+            return lockd_wrong_kind(call, space, key, ret_st->st_mode);
         }
     }
     *ret_fd = fd;
@@ -298,14 +306,17 @@ static int lockd_write_blocks(int fd, int slot, const char *blocks, gboolean wit
     return lockd_is_remote(fd) ? fdatasync(fd) : 0;
 }
 
-int lockd_write_record(struct hf_call *call, int fd, const struct stat *st,
+int lockd_write_record(struct hf_call *call, int fd, const struct hf_resource *resource,
                        const struct hf_holder *owner, int *ret_slot)
 {
     char blocks[2 * RECORD_BLOCK];
-    struct stat now = *st;
+    struct stat now;
     int slot;
 
     *ret_slot = -1;
+    /* looked at now that it is locked: the holder before may have emptied it since it was opened */
+    if (fstat(fd, &now) < 0)
+        return lockd_fail(call, errno, "cannot look at lock file", resource->space, resource->key);
     if (!lockd_may_write(fd, &now))
         return 0;
     slot = lockd_take_slot(fd);
@@ -318,8 +329,8 @@ int lockd_write_record(struct hf_call *call, int fd, const struct stat *st,
 
         if (owner->mode == HF_MODE_EXCLUSIVE && ftruncate(fd, 0) < 0)
             err = errno;
-        return lockd_fail(call, err, "cannot write the holder's record into a lock file of",
-                          owner->disk ? owner->disk : "this lease", "");
+        return lockd_fail(call, err, "cannot write the holder's record into lock file",
+                          resource->space, resource->key);
     }
     *ret_slot = slot;
     return 0;

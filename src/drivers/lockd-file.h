@@ -38,8 +38,8 @@ gboolean lockd_still_there(const char *space, const char *key, const struct stat
 int lockd_unlink(const char *space, const char *key, const struct stat *st);
 
 /* Writes the owner's record into a free slot. A file that is not ours to write into gets none:
- * *ret_slot is -1 then. `st` as lockd_open() gave it. */
-int lockd_write_record(struct hf_call *call, int fd, const struct stat *st,
+ * *ret_slot is -1 then. */
+int lockd_write_record(struct hf_call *call, int fd, const struct hf_resource *resource,
                        const struct hf_holder *owner, int *ret_slot);
 /* Empties the slot, or with `all` the file. -1 with errno. */
 int lockd_clear_record(int fd, int slot, gboolean all);

@@ -122,7 +122,7 @@ static int lockd_try(struct hf_call *call, LockdHandle *handle, const struct hf_
         return 0;
     }
     lockd_claim(call, &st);
-    if (!direct && lockd_write_record(call, handle->fd, &st, owner, &handle->slot) < 0) {
+    if (!direct && lockd_write_record(call, handle->fd, resource, owner, &handle->slot) < 0) {
         if (handle->autocreate && st.st_size == 0)
             lockd_unlink(handle->space, handle->key, &st);
         return -1;

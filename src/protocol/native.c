@@ -3,6 +3,7 @@
 #include "native.h"
 
 #include <errno.h>
+#include <math.h>
 #include <string.h>
 
 static Fault *native_fault_argument(const char *argument, const char *format, ...)
@@ -22,37 +23,90 @@ static Fault *native_fault_argument(const char *argument, const char *format, ..
     return fault;
 }
 
-gboolean native_parse_request(const char *line, gsize len, NativeRequest *request,
-                              Fault **ret_fault)
+/* A string without NUL inside, which names and paths cannot have. */
+static gboolean native_is_text(json_object *value)
+{
+    return json_object_is_type(value, json_type_string) &&
+           strlen(json_object_get_string(value)) == (size_t)json_object_get_string_len(value);
+}
+
+/* json-c reads more than JSON has: NaN and the like, which could not be repeated in a reply, and
+ * integers beyond 64 bits, which it takes for the nearest it has. */
+static gboolean native_numbers_are_sane(json_object *value)
+{
+    switch (json_object_get_type(value)) {
+    case json_type_double:
+        return isfinite(json_object_get_double(value)) != 0;
+    case json_type_int:
+        return json_object_get_int64(value) > G_MININT64 &&
+               json_object_get_int64(value) < G_MAXINT64;
+    case json_type_array:
+        for (size_t i = 0; i < json_object_array_length(value); i++)
+            if (!native_numbers_are_sane(json_object_array_get_idx(value, i)))
+                return FALSE;
+        return TRUE;
+    case json_type_object: {
+        json_object_object_foreach(value, key, member)
+        {
+            (void)key;
+            if (!native_numbers_are_sane(member))
+                return FALSE;
+        }
+        return TRUE;
+    }
+    default:
+        return TRUE;
+    }
+}
+
+/* One object that fills the line, or NULL with a fault. */
+static json_object *native_parse_line(const char *line, gsize len, Fault **ret_fault)
 {
     json_tokener *tokener = json_tokener_new_ex(NATIVE_MAX_DEPTH);
-    json_object *object, *value;
+    json_object *object;
     enum json_tokener_error error;
     size_t end;
+    const char *why;
 
-    memset(request, 0, sizeof(*request));
-    json_tokener_set_flags(tokener, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
+    json_tokener_set_flags(tokener, JSON_TOKENER_STRICT);
     object = json_tokener_parse_ex(tokener, line, (int)len);
     error = json_tokener_get_error(tokener);
     end = json_tokener_get_parse_end(tokener);
     json_tokener_free(tokener);
-    if (error == json_tokener_success && end == len &&
-        json_object_is_type(object, json_type_object)) {
-        request->has_id = json_object_object_get_ex(object, "id", &value);
-        request->id = request->has_id ? json_object_get(value) : NULL;
-    } else {
-        *ret_fault = fault_new(HF_ERR_INVALID_SYNTAX, EINVAL,
-                               "this line is not a JSON object: %s; one request is one object on "
-                               "one line",
-                               error == json_tokener_success    ? "something else"
-                               : error == json_tokener_continue ? "it ends too early"
-                                                                : json_tokener_error_desc(error));
-        json_object_put(object);
+    if (!g_utf8_validate(line, (gssize)len, NULL))
+        why = "it is not valid UTF-8";
+    else if (error == json_tokener_continue)
+        why = "it ends too early";
+    else if (error != json_tokener_success)
+        why = json_tokener_error_desc(error);
+    else if (end != len || !json_object_is_type(object, json_type_object))
+        why = "it is something else";
+    else if (!native_numbers_are_sane(object))
+        why = "a number in it has no place in 64 bits";
+    else
+        return object;
+    json_object_put(object);
+    *ret_fault = fault_new(HF_ERR_INVALID_SYNTAX, EINVAL,
+                           "this line is not a JSON object: %s; one request is one object on one "
+                           "line",
+                           why);
+    return NULL;
+}
+
+gboolean native_parse_request(const char *line, gsize len, NativeRequest *request,
+                              Fault **ret_fault)
+{
+    json_object *object, *value;
+
+    memset(request, 0, sizeof(*request));
+    object = native_parse_line(line, len, ret_fault);
+    if (!object)
         return FALSE;
-    }
+    request->has_id = json_object_object_get_ex(object, "id", &value);
+    request->id = request->has_id ? json_object_get(value) : NULL;
     json_object_object_foreach(object, key, member)
     {
-        if (strcmp(key, "execute") == 0 && json_object_is_type(member, json_type_string)) {
+        if (strcmp(key, "execute") == 0 && native_is_text(member)) {
             request->execute = g_strdup(json_object_get_string(member));
         } else if (strcmp(key, "arguments") == 0 && json_object_is_type(member, json_type_object)) {
             request->arguments = json_object_get(member);
@@ -104,17 +158,12 @@ void native_arguments_free(NativeArguments *arguments)
     g_free(arguments);
 }
 
-/* A string without NUL inside, which a path or name cannot have. */
 static Fault *native_get_string(const char *key, json_object *value, char **ret_text)
 {
-    const char *text = json_object_get_string(value);
-
-    if (!json_object_is_type(value, json_type_string))
-        return native_fault_argument(key, "has to be a string");
-    if (strlen(text) != (size_t)json_object_get_string_len(value))
-        return native_fault_argument(key, "contains a NUL character");
+    if (!native_is_text(value))
+        return native_fault_argument(key, "has to be a string without NUL characters");
     g_free(*ret_text);
-    *ret_text = g_strdup(text);
+    *ret_text = g_strdup(json_object_get_string(value));
     return NULL;
 }
 
@@ -251,6 +300,9 @@ static Fault *native_get_wants(const char *key, json_object *array, gboolean wit
     if (!json_object_is_type(array, json_type_array))
         return native_fault_argument(key, "has to be an array");
     arguments->named_any = TRUE;
+    if (json_object_array_length(array) + arguments->wants->len > NATIVE_MAX_WANTS)
+        return native_fault_argument(
+            key, "names more than %d disks and leases; send several requests", NATIVE_MAX_WANTS);
     for (size_t i = 0; i < json_object_array_length(array); i++) {
         json_object *object = json_object_array_get_idx(array, i);
         NativeWant *want = g_new0(NativeWant, 1);

@@ -10,9 +10,10 @@
 #include "core/lease.h"
 
 #define NATIVE_PROTOCOL_VERSION HF_PROTOCOL_VERSION
-/* Bounds what one client can make the daemon keep and parse; 1 MiB holds some 5,000 disks. */
+/* Bounds what one client can make the daemon keep, parse and do in one turn of its loop. */
 #define NATIVE_MAX_LINE (1024 * 1024)
 #define NATIVE_MAX_DEPTH 32
+#define NATIVE_MAX_WANTS 4096
 
 /* One request. */
 typedef struct NativeRequest {
