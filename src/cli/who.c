@@ -27,7 +27,7 @@ static void who_print(CliJson *value, const char *what, const char *state)
     }
     if (cli_json_length(holders) == 0)
         printf("somebody who cannot be seen from here");
-    printf("%s\n", strcmp(state, "readonly-free") == 0 ? "; readers may join" : "");
+    printf("%s\n", strcmp(state, "shared") == 0 ? "; readers may join" : "");
 }
 
 /* The arguments of "query-disk", and what it is about. NULL: status has been set. */

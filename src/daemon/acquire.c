@@ -10,6 +10,8 @@
  *   undo     one refused, or the caller gave up: what was taken is released, then the caller
  *            hears why
  */
+#define G_LOG_DOMAIN "holdfast.acquire"
+
 #include <errno.h>
 
 #include "acquire-private.h"

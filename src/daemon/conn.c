@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* See conn.h. */
+#define G_LOG_DOMAIN "holdfast.conn"
+
 #include "conn.h"
 
 #include <errno.h>

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The engine's beginning and end, and its events; see engine.h. */
+#define G_LOG_DOMAIN "holdfast.engine"
+
 #include "engine.h"
 
 #include <errno.h>

@@ -177,6 +177,9 @@ void acquire_retry_waiting(Engine *engine);
 
 /* ---- refusal.c ------------------------------------------------------------------------- */
 
+/* A lease that libvirt named by a hash gets its disk's name from the files its VM has open, if it
+ * can be found now. TRUE if it had to be looked for. */
+gboolean refusal_learn_disk(Lease *lease);
 /* What a refusal is about: "disk /srv/a.img", a new string. `disk` may be NULL. */
 char *refusal_subject(const Resource *resource, const char *disk);
 /* HF_ERR_BUSY with its sentence. `leases` (may be empty) are those of the table that are in the
@@ -202,7 +205,7 @@ typedef struct InspectResult {
     GPtrArray *resources; /* of Resource */
     GPtrArray *states;    /* of const char *, one for each */
     GPtrArray *holders;   /* of Holder */
-    const char *state;    /* "free", "held", "readonly-free" */
+    const char *state;    /* "free", "held", "shared" */
 } InspectResult;
 typedef void (*InspectDone)(const InspectResult *result, const Fault *fault, void *data);
 /* Who holds the disk `path`, or if that is NULL the lease (space, key). done() is called once,

@@ -164,7 +164,7 @@ static void inspect_end(Inspect *inspect)
         if (holders->len == 0 && inspect->all_free)
             inspect->result.state = "free";
         else
-            inspect->result.state = holders->len > 0 && sharing ? "readonly-free" : "held";
+            inspect->result.state = holders->len > 0 && sharing ? "shared" : "held";
         done(&inspect->result, NULL, inspect->data);
     }
     inspect_free(inspect);

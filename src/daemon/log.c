@@ -18,7 +18,9 @@ typedef struct LogOutput {
     int fd; /* of a file */
 } LogOutput;
 
-static GArray *log_outputs; /* of LogOutput */
+static GArray *log_outputs;          /* of LogOutput */
+static const GPtrArray *log_filters; /* of SettingsLogFilter; of the settings */
+static guint log_level;              /* where no filter matches */
 static char *log_program;
 
 static guint log_level_of(GLogLevelFlags flags)
@@ -69,13 +71,28 @@ static void log_write_to(const LogOutput *output, guint level, const char *text)
     }
 }
 
+/* The first filter that matches the module decides, else log_level. */
+static guint log_level_for(const char *domain)
+{
+    for (guint i = 0; i < log_filters->len; i++) {
+        const SettingsLogFilter *filter = g_ptr_array_index(log_filters, i);
+        g_autofree char *pattern = g_strdup_printf("*%s*", filter->match);
+
+        if (g_pattern_match_simple(pattern, domain ? domain : ""))
+            return filter->level;
+    }
+    return log_level;
+}
+
 static void log_handler(const char *domain, GLogLevelFlags flags, const char *message, void *data)
 {
     guint level = log_level_of(flags);
-    g_autofree char *text = text_for_people(message);
+    g_autofree char *text = NULL;
 
-    (void)domain;
     (void)data;
+    if (level < log_level_for(domain))
+        return;
+    text = text_for_people(message);
     for (guint i = 0; i < log_outputs->len; i++) {
         const LogOutput *output = &g_array_index(log_outputs, LogOutput, i);
 
@@ -84,9 +101,9 @@ static void log_handler(const char *domain, GLogLevelFlags flags, const char *me
     }
 }
 
-static gboolean log_add(const SettingsLogOutput *wanted, guint level, char **ret_error)
+static gboolean log_add(const SettingsLogOutput *wanted, char **ret_error)
 {
-    LogOutput output = {.kind = wanted->kind, .level = MAX(wanted->level, level), .fd = -1};
+    LogOutput output = {.kind = wanted->kind, .level = wanted->level, .fd = -1};
 
     if (wanted->kind == SETTINGS_LOG_FILE) {
         output.fd = open(wanted->target, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
@@ -126,11 +143,13 @@ gboolean log_open(const Settings *settings, const char *program, gboolean backgr
     log_close();
     log_outputs = g_array_new(FALSE, FALSE, sizeof(LogOutput));
     log_program = g_strdup(program);
+    log_filters = settings->log_filters;
+    log_level = settings->log_level;
     for (guint i = 0; i < settings->log_outputs->len; i++)
-        if (!log_add(g_ptr_array_index(settings->log_outputs, i), settings->log_level, ret_error))
+        if (!log_add(g_ptr_array_index(settings->log_outputs, i), ret_error))
             return FALSE;
     if (log_outputs->len == 0)
-        log_add(&usual, settings->log_level, NULL);
+        log_add(&usual, NULL);
     g_log_set_default_handler(log_handler, NULL);
     return TRUE;
 }

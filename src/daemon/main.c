@@ -11,6 +11,8 @@
  *     ready        the terminal is left, systemd is told
  *     loop         until a signal, or the idle time-out
  */
+#define G_LOG_DOMAIN "holdfast.main"
+
 #include <errno.h>
 #include <grp.h>
 #include <malloc.h>

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The native protocol's session: lines, replies and events; see docs/native-protocol.rst. What the
  * commands do is in native-commands.c. */
+#define G_LOG_DOMAIN "holdfast.native"
+
 #include <errno.h>
 #include <string.h>
 #include <unistd.h>

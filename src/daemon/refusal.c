@@ -16,12 +16,15 @@ char *refusal_subject(const Resource *resource, const char *disk)
     return g_strdup_printf("lease %s in lockspace %s", resource->key, resource->space);
 }
 
-/* A lease that libvirt named by a hash gets its disk's name from the files its VM has open. Only
- * /proc is read, which does not wait for storage. */
-static void refusal_name_disk(Holder *holder, const Resource *resource)
+gboolean refusal_learn_disk(Lease *lease)
 {
-    if (!holder->disk && holder->pid && *resource->space)
-        holder->disk = identity_guess_disk(holder->pid, resource->key);
+    const Resource *resource = lease_resource(lease);
+
+    if (lease->disk || !lease->owner->pid || !*resource->space)
+        return FALSE;
+    /* reads /proc only, which does not wait for storage */
+    lease->disk = identity_guess_disk(lease->owner->pid, resource->key);
+    return TRUE;
 }
 
 static char *refusal_of_oneself(const char *subject, const Lease *lease)
@@ -40,16 +43,16 @@ Fault *refusal_new(Engine *engine, const Owner *asking, const Resource *resource
     const Lease *first = leases->len > 0 ? g_ptr_array_index(leases, 0) : NULL;
     g_autofree char *subject = NULL;
 
-    for (guint i = 0; i < leases->len; i++)
+    for (guint i = 0; i < leases->len; i++) {
+        refusal_learn_disk(g_ptr_array_index(leases, i));
         g_ptr_array_add(fault->holders,
                         lease_holder(g_ptr_array_index(leases, i), engine->config.host));
+    }
     for (guint i = 0; !first && seen && i < seen->len; i++)
         g_ptr_array_add(fault->holders, holder_copy(g_ptr_array_index(seen, i)));
     for (guint i = 0; i < fault->holders->len; i++) {
-        Holder *holder = g_ptr_array_index(fault->holders, i);
+        const Holder *holder = g_ptr_array_index(fault->holders, i);
 
-        if (first)
-            refusal_name_disk(holder, resource);
         if (!disk)
             disk = holder->disk;
     }

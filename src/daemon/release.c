@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Giving leases back: a lease stays in the table, as "releasing", until its driver has let go. */
+#define G_LOG_DOMAIN "holdfast.release"
+
 #include "engine.h"
 
 typedef struct Release {

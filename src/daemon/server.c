@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* See server.h. */
+#define G_LOG_DOMAIN "holdfast.server"
+
 #include "server.h"
 
 #include <errno.h>

@@ -12,6 +12,8 @@
  *    10.2 s   still alive after kill_timeout: KILL
  *     later   a process stuck in the kernel may take for ever; its leases stay until then
  */
+#define G_LOG_DOMAIN "holdfast.supervise"
+
 #include "engine.h"
 
 #include <errno.h>

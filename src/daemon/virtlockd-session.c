@@ -12,6 +12,8 @@
  * A connection whose peer is the registered owner itself is the VM's own: libvirt leaves it open
  * in the VM. When it closes while the VM runs on with leases, the VM is ended (supervise.c).
  */
+#define G_LOG_DOMAIN "holdfast.virtlockd"
+
 #include <errno.h>
 #include <string.h>
 

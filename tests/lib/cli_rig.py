@@ -6,6 +6,7 @@ A test file imports the fixtures that it uses, and `pytestmark`.
 
 import os
 import subprocess
+from contextlib import contextmanager
 
 import lock_rig
 import pytest
@@ -35,6 +36,17 @@ def fixture_holdfast(workdir, monkeypatch):
                   "text": True, "timeout": 30, **kwargs}
         return subprocess.run([HOLDFAST, *map(str, arguments)], check=False, **kwargs)
     return holdfast
+
+
+@contextmanager
+def started(*arguments, **kwargs):
+    """The command while it runs; it ends with the block."""
+    kwargs = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "text": True, **kwargs}
+    with subprocess.Popen([HOLDFAST, *map(str, arguments)], **kwargs) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def held(daemon, disk="/srv/a.img", name="web1", pid=4711, **owner):

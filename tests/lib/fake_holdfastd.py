@@ -135,7 +135,10 @@ class FakeDaemon:
     def send_event(self, event):
         with self.lock:
             for connection in self.subscribers:
-                connection.sendall(json.dumps(event).encode() + b"\n")
+                try:
+                    connection.sendall(json.dumps(event).encode() + b"\n")
+                except OSError:
+                    pass  # it is about to be removed
 
 
 def holder(lease):

@@ -15,7 +15,8 @@ import time
 
 import pytest
 # pylint: disable=unused-import
-from cli_rig import HOLDFAST, UUID, fixture_daemon, fixture_holdfast, held, pytestmark
+from cli_rig import (HOLDFAST, UUID, fixture_daemon, fixture_holdfast, held, pytestmark,
+                     started)
 from fake_holdfastd import SINCE, holder
 from waiting import wait_until
 
@@ -119,10 +120,12 @@ def test_not_a_daemon(holdfast, workdir):
                            "s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen()\n"
                            "c, _ = s.accept(); c.sendall(b'220 mail\\r\\n'); c.recv(1)",
                            workdir / "s"]) as server:
-        wait_until((workdir / "s").exists, "the server")
-        time.sleep(0.1)
-        result = holdfast("locks")
-        server.kill()
+        try:
+            wait_until((workdir / "s").exists, "the server")
+            time.sleep(0.1)
+            result = holdfast("locks")
+        finally:
+            server.kill()
     assert result.returncode == 1
     assert "is not a Holdfast daemon" in result.stderr
 
@@ -226,7 +229,7 @@ def test_who(holdfast, daemon):
     assert holdfast("who", "/srv/a.img").stdout == "/srv/a.img is held by somebody\n"
     answer["holders"] = []
     assert "cannot be seen from here" in holdfast("who", "/srv/a.img").stdout
-    answer["state"] = "readonly-free"
+    answer["state"] = "shared"
     result = holdfast("who", "/srv/a.img")
     assert result.returncode == 75 and result.stdout.endswith("; readers may join\n")
     answer.update(state="free", holders=[])
@@ -284,9 +287,8 @@ def test_drivers(holdfast, daemon):
 
 def test_watch(holdfast, daemon, workdir):
     """Events as they come, over a restart of the daemon."""
-    with open(workdir / "log", "w", encoding="utf-8") as log, subprocess.Popen(
-            [HOLDFAST, "watch", "-e", "lease-acquired", "-e", "OWNER_GONE"], text=True,
-            stdout=subprocess.PIPE, stderr=log) as process:
+    with open(workdir / "log", "w", encoding="utf-8") as log, started(
+            "watch", "-e", "lease-acquired", "-e", "OWNER_GONE", stderr=log) as process:
         wait_until(lambda: daemon.subscribers, "the subscription")
         assert daemon.requests == [("subscribe", {"events": ["LEASE_ACQUIRED", "OWNER_GONE"]})]
         lease = held(daemon)
@@ -305,11 +307,10 @@ def test_watch(holdfast, daemon, workdir):
         assert "EVENTS_LOST some events are missing here" in process.stdout.readline()
         daemon.send_event({"event": "OWNER_GONE", "data": lease["owner"], "timestamp": SINCE})
         assert "OWNER_GONE VM web1" in process.stdout.readline()
-        process.terminate()
     assert (workdir / "log").read_text().count("connecting again") == 1
-    with subprocess.Popen([HOLDFAST, "watch", "--json"], text=True,
-                          stdout=subprocess.PIPE) as process:
-        wait_until(lambda: len(daemon.subscribers) == 1, "the subscription")
+    daemon.wait_for_connections(0)
+    with started("watch", "--json") as process:
+        wait_until(lambda: daemon.subscribers, "the subscription")
         event = {"event": "OWNER_GONE", "data": {}, "timestamp": SINCE}
         daemon.send_event(event)
         assert json.loads(process.stdout.readline()) == event

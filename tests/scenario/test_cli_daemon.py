@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import lock_rig
 import pytest
 # pylint: disable=unused-import
-from cli_rig import HOLDFAST, UUID, fixture_holdfast, pytestmark
+from cli_rig import HOLDFAST, UUID, fixture_holdfast, pytestmark, started
 from lock_table import held_locks
 from waiting import wait_until
 
@@ -70,13 +70,9 @@ def fixture_image(new_image):
 @contextmanager
 def running(*words):
     """holdfast run with these words, and a command that goes on until the end of the block."""
-    with subprocess.Popen([HOLDFAST, "run", *map(str, words), "--", "sh", "-c",
-                           "echo; exec sleep 600"], stdout=subprocess.PIPE) as process:
-        try:
-            assert process.stdout.readline() == b"\n", process.wait()
-            yield process
-        finally:
-            process.kill()
+    with started("run", *words, "--", "sh", "-c", "echo; exec sleep 600") as process:
+        assert process.stdout.readline() == "\n", process.wait()
+        yield process
 
 
 def wait_free(holdfast, disk):
@@ -112,9 +108,8 @@ def test_run_holds_and_refuses(holdfast, daemon, image):
 def test_run_wait(holdfast, daemon, image):
     """Waiting ends when the holder does."""
     del daemon
-    with running("-d", image, "-n", "web1") as first, subprocess.Popen(
-            [HOLDFAST, "run", "-d", image, "--wait", "60", "echo", "go"], text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE) as second:
+    with running("-d", image, "-n", "web1") as first, started(
+            "run", "-d", image, "--wait", "60", "echo", "go", stderr=subprocess.PIPE) as second:
         assert f"waiting up to 60 s for VM web1 (pid {first.pid})" in second.stderr.readline()
         first.send_signal(signal.SIGKILL)
         assert second.communicate(timeout=20)[0] == "go\n"
@@ -225,8 +220,7 @@ def test_bad_disks(holdfast, daemon, workdir):
 
 def test_watch(holdfast, daemon, image):
     """Each step of a lock's life is an event, and a new daemon's are told, too."""
-    with subprocess.Popen([HOLDFAST, "watch", "--json"], stdout=subprocess.PIPE, text=True,
-                          stderr=subprocess.DEVNULL) as watch:
+    with started("watch", "--json", stderr=subprocess.DEVNULL) as watch:
         def next_event(name):
             while True:
                 event = json.loads(watch.stdout.readline())
@@ -249,7 +243,6 @@ def test_watch(holdfast, daemon, image):
         next_event("LEASE_ACQUIRED")
         holdfast("release", "-p", os.getpid(), "--all")
         assert next_event("LEASE_RELEASED")["reason"] == "released"
-        watch.kill()
     result = holdfast("watch", "--event", "NO_SUCH_EVENT")
     assert result.returncode == 1 and "NO_SUCH_EVENT" in result.stderr
 

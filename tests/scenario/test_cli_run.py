@@ -10,7 +10,7 @@ import time
 
 import pytest
 # pylint: disable=unused-import
-from cli_rig import HOLDFAST, UUID, fixture_daemon, fixture_holdfast, held, pytestmark
+from cli_rig import UUID, fixture_daemon, fixture_holdfast, held, pytestmark, started
 from waiting import wait_until
 
 
@@ -147,8 +147,8 @@ def test_run_wait(holdfast, daemon, workdir):
     """Who is waited for is told at once and again after 2 s; freed, it goes on."""
     with open(workdir / "log", "w+", encoding="utf-8") as log:
         held(daemon)
-        with subprocess.Popen([HOLDFAST, "run", "-d", "/srv/a.img", "--wait", "30", "echo", "go"],
-                              stdout=subprocess.PIPE, stderr=log, text=True) as process:
+        with started("run", "-d", "/srv/a.img", "--wait", "30", "echo", "go",
+                     stderr=log) as process:
             wait_until(lambda: "for VM web1 (pid 4711) on host n3 to let go of /srv/a.img" in
                        (workdir / "log").read_text(), "the first remark", 2)
             wait_until(lambda: "still waiting for VM web1" in (workdir / "log").read_text(),
