@@ -36,6 +36,8 @@ static gboolean native_numbers_are_sane(json_object *value)
 {
     switch (json_object_get_type(value)) {
     case json_type_double:
+        /* it would be repeated as it was written, which need not be JSON, such as "1." */
+        json_object_set_serializer(value, NULL, NULL, NULL);
         return isfinite(json_object_get_double(value)) != 0;
     case json_type_int:
         return json_object_get_int64(value) > G_MININT64 &&

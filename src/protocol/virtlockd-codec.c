@@ -39,16 +39,30 @@ gboolean virtlockd_decode_header(const guint8 *frame, gsize len, VirtlockdHeader
     return TRUE;
 }
 
+/* What was decoded has to give the same bytes again: otherwise the payload did not end where the
+ * struct does, or a string had a NUL inside and was cut. */
+static gboolean virtlockd_is_exact(const guint8 *payload, gsize len, xdrproc_t proc, void *args)
+{
+    g_autofree char *again = g_malloc0(len);
+    gboolean ok;
+    XDR xdr;
+
+    xdrmem_create(&xdr, again, (u_int)len, XDR_ENCODE);
+    ok = proc(&xdr, args) && xdr_getpos(&xdr) == len && memcmp(again, payload, len) == 0;
+    xdr_destroy(&xdr);
+    return ok;
+}
+
 /* Decodes one struct that has to fill the payload exactly. */
 static gboolean virtlockd_decode(const guint8 *frame, gsize len, xdrproc_t proc, void *args)
 {
     gsize skip = VIRTLOCKD_LENGTH_BYTES + VIRTLOCKD_HEADER_BYTES;
+    const guint8 *payload = frame + skip;
     gboolean ok;
     XDR xdr;
 
-    xdrmem_create(&xdr, (char *)frame + skip, (u_int)(len - skip), XDR_DECODE);
-    /* xdr_sizeof() measures strings up to their first NUL, so it also tells if one was inside */
-    ok = proc(&xdr, args) && xdr_getpos(&xdr) == len - skip && xdr_sizeof(proc, args) == len - skip;
+    xdrmem_create(&xdr, (char *)payload, (u_int)(len - skip), XDR_DECODE);
+    ok = proc(&xdr, args) && virtlockd_is_exact(payload, len - skip, proc, args);
     xdr_destroy(&xdr);
     if (!ok)
         xdr_free(proc, args);
