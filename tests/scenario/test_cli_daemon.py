@@ -3,8 +3,10 @@
 
 import json
 import os
+import queue
 import signal
 import subprocess
+import threading
 import time
 from contextlib import contextmanager
 
@@ -218,31 +220,52 @@ def test_bad_disks(holdfast, daemon, workdir):
     assert not holdfast("locks").stdout
 
 
-def test_watch(holdfast, daemon, image):
-    """Each step of a lock's life is an event, and a new daemon's are told, too."""
-    with started("watch", "--json", stderr=subprocess.DEVNULL) as watch:
-        def next_event(name):
-            while True:
-                event = json.loads(watch.stdout.readline())
-                if event["event"] == name:
-                    return event["data"]
+class Events:
+    """What holdfast watch --json prints."""
 
-        time.sleep(0.5)
+    def __init__(self, watch):
+        self.lines = queue.Queue()
+        threading.Thread(target=self._read, args=(watch.stdout,), daemon=True).start()
+
+    def _read(self, stream):
+        for line in stream:
+            self.lines.put(json.loads(line))
+
+    def next(self, name):
+        """The data of the next event of this name."""
+        while (event := self.lines.get(timeout=30))["event"] != name:
+            pass
+        return event["data"]
+
+    def wait_for_any(self, cause):
+        """Make events happen until one arrives: then the watcher has subscribed."""
+        wait_until(lambda: cause() and not self.lines.empty(), "an event")
+
+
+def test_watch(holdfast, daemon, new_image):
+    """Each step of a lock's life is an event, and a new daemon's are told, too."""
+    image, other = new_image("a"), new_image("b")
+    with started("watch", "--json", stderr=subprocess.DEVNULL) as watch:
+        events = Events(watch)
+        events.wait_for_any(lambda: holdfast("run", "-d", other, "true"))
         with running("-d", image, "-n", "web1") as first:
-            assert next_event("LEASE_ACQUIRED")["owner"]["pid"] == first.pid
+            while (acquired := events.next("LEASE_ACQUIRED"))["disk"] != str(image):
+                pass
+            assert acquired["owner"]["pid"] == first.pid
             holdfast("run", "-d", image, "-n", "web2", "true")
-            refused = next_event("LEASE_REFUSED")
+            refused = events.next("LEASE_REFUSED")
             assert refused["owner"]["name"] == "web2"
             assert refused["holders"][0]["name"] == "web1"
-        assert next_event("OWNER_GONE")["name"] == "web1"
-        assert next_event("LEASE_RELEASED")["reason"] == "owner-gone"
+        while events.next("OWNER_GONE")["name"] != "web1":
+            pass
+        assert events.next("LEASE_RELEASED")["reason"] == "owner-gone"
         daemon.stop()
         daemon.start()
-        assert next_event("EVENTS_LOST") == {"count": None}
+        assert events.next("EVENTS_LOST") == {"count": None}
         holdfast("acquire", "-p", os.getpid(), "-d", image)
-        next_event("LEASE_ACQUIRED")
+        events.next("LEASE_ACQUIRED")
         holdfast("release", "-p", os.getpid(), "--all")
-        assert next_event("LEASE_RELEASED")["reason"] == "released"
+        assert events.next("LEASE_RELEASED")["reason"] == "released"
     result = holdfast("watch", "--event", "NO_SUCH_EVENT")
     assert result.returncode == 1 and "NO_SUCH_EVENT" in result.stderr
 
