@@ -165,7 +165,8 @@ static Fault *supervise_no_process(pid_t pid, int err)
 {
     Fault *fault;
 
-    if (err == ESRCH || err == EINVAL)
+    /* the last two: it is the id of a thread, on older and on newer kernels */
+    if (err == ESRCH || err == EINVAL || err == ENOENT)
         fault = fault_new(HF_ERR_NO_SUCH_OWNER, ESRCH,
                           "there is no process %d to hold anything; start it first, then acquire",
                           (int)pid);
@@ -208,7 +209,7 @@ Owner *supervise_get(Engine *engine, const char *name, const char *uuid, const c
     Owner *owner;
     int r;
 
-    if (ended && (must_live || (pidfd < 0 && err != ESRCH && err != EINVAL))) {
+    if (ended && (must_live || (pidfd < 0 && err != ESRCH && err != EINVAL && err != ENOENT))) {
         if (pidfd >= 0)
             close(pidfd);
         *ret_fault = supervise_no_process(pid, pidfd >= 0 ? ESRCH : err);
