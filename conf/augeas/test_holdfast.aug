@@ -235,8 +235,8 @@ scsi_lockspace_dir = \"/var/lib/libvirt/lockd/scsivolumes\"
 #
 log_level = 3
 
-# Another level for parts of the program, separated by spaces: \"1:lane\" logs
-# all from the part that is called \"lane\". Names may have the shell's wildcards
+# Another level for parts of the program, separated by spaces: \"1:supervise\" logs
+# all from the part that is called \"supervise\". Names may have the shell's wildcards
 # and match anywhere in the part's name; the first filter that matches counts.
 #
 log_filters = \"\"
@@ -402,8 +402,8 @@ test Holdfast.lns get shipped =
   { }
   { "log_level" = "3" }
   { }
-  { "#comment" = "Another level for parts of the program, separated by spaces: \"1:lane\" logs" }
-  { "#comment" = "all from the part that is called \"lane\". Names may have the shell's wildcards" }
+  { "#comment" = "Another level for parts of the program, separated by spaces: \"1:supervise\" logs" }
+  { "#comment" = "all from the part that is called \"supervise\". Names may have the shell's wildcards" }
   { "#comment" = "and match anywhere in the part's name; the first filter that matches counts." }
   { }
   { "log_filters" = "" }

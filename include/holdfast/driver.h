@@ -37,6 +37,7 @@ extern "C" {
 enum hf_driver_capability {
     HF_CAN_SHARE = 1 << 0, /**< knows HF_MODE_SHARED and HF_MODE_READONLY */
     HF_HAS_HOST = 1 << 1,  /**< its locks exclude other hosts as well */
+    HF_SURVIVES = 1 << 2,  /**< its locks outlive the daemon: has save and adopt */
 };
 
 /** Flags of a resource. */
@@ -66,6 +67,15 @@ struct hf_holder {
     int64_t since_usec; /**< microseconds since 1970-01-01 UTC */
     hf_mode mode;
     int from_record; /**< 1: the holder itself wrote this down; 0: inferred from the lock */
+};
+
+/** What makes a lock survive the daemon: descriptors that hold it, and bytes that the driver reads
+ *  again. The bytes are a contract with later and earlier versions of the driver. */
+struct hf_saved {
+    int fds[4];
+    unsigned n_fds;
+    char bytes[128];
+    unsigned n_bytes;
 };
 
 /** One call of a callback; the way back to the daemon. Only valid during the call. */
@@ -145,6 +155,21 @@ struct hf_driver {
     int (*create)(struct hf_call *call, void *space, const struct hf_resource *resource);
     /** Removes a resource that nobody holds. */
     int (*remove)(struct hf_call *call, void *space, const struct hf_resource *resource);
+
+    /**
+     * Tells what makes the lock survive. Called right after acquire. The descriptors stay the
+     * driver's; the daemon passes copies to a supervisor. With it, release has to give the lock
+     * back explicitly: closing the driver's own descriptor would not, as the copy is still there.
+     * Needed for HF_SURVIVES.
+     */
+    int (*save)(struct hf_call *call, void *space, void *handle, struct hf_saved *ret_saved);
+    /**
+     * Takes a lock over that an earlier daemon has saved, checks that it still is held, and claims
+     * as acquire does. Owns the descriptors from then on, also when it fails. Needed for
+     * HF_SURVIVES.
+     */
+    int (*adopt)(struct hf_call *call, void *space, const struct hf_resource *resource,
+                 const struct hf_saved *saved, void **ret_handle);
 };
 
 /** The function by which the daemon finds a driver in its shared object. */

@@ -27,7 +27,10 @@ static char *describe_who(CliJson *owner, gboolean with_uuid)
     if (name && *name) {
         g_autofree char *safe = cli_safe(name);
 
-        g_string_append_printf(out, "VM %s", safe);
+        g_string_append_printf(
+            out, "%s %s",
+            g_strcmp0(cli_json_string(owner, "source"), "kernel") == 0 ? "the process" : "VM",
+            safe);
     } else if (uuid && !with_uuid) {
         g_autofree char *safe = cli_safe(uuid);
 

@@ -135,7 +135,8 @@ const CliVerb cli_watch_verb = {
     .name = "watch",
     .synopsis = "[OPTION...]",
     .summary = "Print events as they happen, until interrupted",
-    .details = "Events: LEASE_ACQUIRED LEASE_RELEASED LEASE_REFUSED OWNER_STOPPING OWNER_GONE.\n"
+    .details = "Events: LEASE_ACQUIRED LEASE_RELEASED LEASE_REFUSED OWNER_STOPPING OWNER_GONE "
+               "LEASE_ADOPTED LEASE_LOST.\n"
                "After a restart of the daemon EVENTS_LOST tells that some may be missing.",
     .options = watch_options,
     .run = watch_verb,

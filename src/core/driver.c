@@ -103,6 +103,8 @@ Driver *driver_new(const struct hf_driver *api, const char *where, Fault **ret_f
     DRIVER_DEFAULT(holder, driver_no_holder);
     DRIVER_DEFAULT(create, driver_no_create);
     DRIVER_DEFAULT(remove, driver_no_create);
+    if (!driver->api.save || !driver->api.adopt)
+        driver->api.capabilities &= ~(unsigned)HF_SURVIVES;
 #undef DRIVER_DEFAULT
     return driver;
 }

@@ -187,30 +187,88 @@ static gboolean identity_is_hash(const char *key)
     return strlen(key) == 64 && strspn(key, "0123456789abcdef") == 64;
 }
 
-char *identity_guess_disk(pid_t pid, const char *key)
+static gboolean identity_path_matches(const char *path, const char *key)
+{
+    g_autofree char *hash = identity_hash(path);
+
+    return strcmp(hash, key) == 0;
+}
+
+static char *identity_guess_from_fds(pid_t pid, const char *key)
 {
     g_autofree char *dir_name = g_strdup_printf("/proc/%d/fd", (int)pid);
     char *found = NULL;
     struct dirent *entry;
-    DIR *dir;
+    DIR *dir = opendir(dir_name);
 
-    if (pid <= 0 || !identity_is_hash(key))
-        return NULL;
-    dir = opendir(dir_name);
     if (!dir)
         return NULL;
     while (!found && (entry = readdir(dir))) {
         char path[PATH_MAX];
         ssize_t len = readlinkat(dirfd(dir), entry->d_name, path, sizeof(path) - 1);
-        g_autofree char *hash = NULL;
 
         if (len <= 0 || path[0] != '/')
             continue;
         path[len] = '\0';
-        hash = identity_hash(path);
-        if (strcmp(hash, key) == 0)
+        if (identity_path_matches(path, key))
             found = g_strdup(path);
     }
     closedir(dir);
+    return found;
+}
+
+/* QEMU's arguments have the path as libvirt was given it: "filename":"/srv/a.img" or
+ * file=/srv/a.img. */
+static char *identity_guess_from_arguments(pid_t pid, const char *key)
+{
+    g_autofree char *name = g_strdup_printf("/proc/%d/cmdline", (int)pid);
+    g_autofree char *text = NULL;
+    gsize len;
+
+    if (!g_file_get_contents(name, &text, &len, NULL))
+        return NULL;
+    for (char *p = text; p < text + len; p++) {
+        gsize n;
+
+        if (*p != '/' || (p > text && !strchr("\"=:", p[-1]) && p[-1] != '\0'))
+            continue;
+        n = strcspn(p, "\",");
+        if (n < PATH_MAX) {
+            g_autofree char *path = g_strndup(p, n);
+
+            if (identity_path_matches(path, key))
+                return g_steal_pointer(&path);
+        }
+        p += n;
+    }
+    return NULL;
+}
+
+static char *identity_claim_of(const char *path)
+{
+    struct statx sx;
+    struct stat st = {0};
+
+    if (statx(AT_FDCWD, path, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_TYPE | STATX_INO, &sx) <
+        0)
+        return NULL;
+    st.st_mode = sx.stx_mode;
+    st.st_dev = makedev(sx.stx_dev_major, sx.stx_dev_minor);
+    st.st_rdev = makedev(sx.stx_rdev_major, sx.stx_rdev_minor);
+    st.st_ino = sx.stx_ino;
+    return identity_claim(&st);
+}
+
+char *identity_guess_disk(pid_t pid, const char *key, char **ret_claim)
+{
+    char *found;
+
+    if (pid <= 0 || !identity_is_hash(key))
+        return NULL;
+    found = identity_guess_from_fds(pid, key);
+    if (!found)
+        found = identity_guess_from_arguments(pid, key);
+    if (found && ret_claim)
+        *ret_claim = identity_claim_of(found);
     return found;
 }

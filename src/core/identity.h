@@ -64,6 +64,9 @@ char *identity_claim(const struct stat *st);
  * prints the latter in groups of 6-4-4-4-4-4-6. A new string. */
 char *identity_lv_key(const char *dm_uuid);
 
-/* The file that process `pid` has open whose SHA-256 of the path is `key`: how a hash gets its
- * disk's name back. Reads /proc only. A new string or NULL. */
-char *identity_guess_disk(pid_t pid, const char *key);
+/* How a hash gets its disk's name back: looks through what process `pid` has open, and what its
+ * command line names, for a path whose SHA-256 is `key`. Returns the path as a new string or NULL;
+ * with `ret_claim` also what the file is, as identity_claim() has it, or NULL. Reads /proc, and
+ * asks for the file's device and inode without asking its server; may block all the same: for
+ * lanes, unless `ret_claim` is NULL. */
+char *identity_guess_disk(pid_t pid, const char *key, char **ret_claim);

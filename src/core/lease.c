@@ -29,6 +29,8 @@ void owner_unref(Owner *owner)
     if (!owner || --owner->refs > 0)
         return;
     g_assert(owner->leases->len == 0 && !owner->watch);
+    g_free(owner->id);
+    g_free(owner->pidfd_name);
     g_free(owner->name);
     g_free(owner->uuid);
     g_free(owner->uri);
@@ -69,6 +71,7 @@ char *resource_id(const Resource *resource)
 static void lease_part_free(LeasePart *part)
 {
     resource_clear(&part->resource);
+    g_free(part->fd_names);
     g_free(part);
 }
 
@@ -114,6 +117,7 @@ void lease_free(Lease *lease)
     g_ptr_array_unref(lease->parts);
     g_ptr_array_unref(lease->claims);
     g_free(lease->disk);
+    g_free(lease->id);
     owner_unref(lease->owner);
     g_free(lease);
 }

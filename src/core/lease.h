@@ -12,8 +12,10 @@ typedef enum OwnerState { OWNER_RUNNING, OWNER_STOPPING, OWNER_GONE } OwnerState
 /* A VM. Reference counted: leases, connections and requests under way each have one. */
 typedef struct Owner {
     guint refs;
-    char *name; /* each string may be NULL */
-    char *uuid; /* text form */
+    char *id;         /* in the ledger; NULL: not there */
+    char *pidfd_name; /* in the vault; NULL: not there */
+    char *name;       /* each string may be NULL */
+    char *uuid;       /* text form */
     char *uri;
     pid_t pid;           /* 0: unknown, never watched */
     guint64 start_ticks; /* start time of the process, field 22 of /proc/PID/stat */
@@ -40,10 +42,14 @@ typedef struct Resource {
 /* One lock of a lease. A disk usually has one; where two naming rules apply it has one for each. */
 typedef struct LeasePart {
     Resource resource;
-    void *handle; /* the driver's */
+    void *handle;          /* the driver's */
+    struct hf_saved saved; /* what makes it survive; the descriptors are the driver's */
+    gboolean survives;
+    char *fd_names; /* under which the vault has its descriptors, with commas; NULL: not there */
 } LeasePart;
 
 typedef struct Lease {
+    char *id; /* in the ledger; NULL: not there */
     Owner *owner;
     char *disk;        /* what the user named; NULL for a manual lease or an unknown disk */
     GPtrArray *parts;  /* of LeasePart, at least one; the first names the lease */
@@ -100,6 +106,8 @@ GPtrArray *table_conflicts(Table *table, GPtrArray *claims, hf_mode mode);
 
 /* The known owner that is the same VM process as `like`, or NULL. Owners are not owned. */
 Owner *table_owner(Table *table, const Owner *like);
+/* The known owners with this pid, of which at most one lives: a new array of Owner. */
+GPtrArray *table_owners_of(Table *table, pid_t pid);
 void table_add_owner(Table *table, Owner *owner);
 void table_remove_owner(Table *table, Owner *owner);
 /* Every owner: a new array of Owner, not owned. */

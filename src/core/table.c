@@ -166,6 +166,16 @@ Owner *table_owner(Table *table, const Owner *like)
     return NULL;
 }
 
+GPtrArray *table_owners_of(Table *table, pid_t pid)
+{
+    GPtrArray *list = g_hash_table_lookup(table->owners, GINT_TO_POINTER(pid));
+    GPtrArray *found = g_ptr_array_new();
+
+    if (list)
+        g_ptr_array_extend(found, list, NULL, NULL);
+    return found;
+}
+
 void table_add_owner(Table *table, Owner *owner)
 {
     GPtrArray *list = g_hash_table_lookup(table->owners, GINT_TO_POINTER(owner->pid));

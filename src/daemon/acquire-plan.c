@@ -33,6 +33,7 @@ Acquire *acquire_new(Engine *engine, Owner *owner, AcquireStyle style, guint64 t
     acquire->timeout_usec = timeout_usec ? timeout_usec : engine->config.request_timeout_usec;
     acquire->wants = g_ptr_array_new_with_free_func(acquire_want_free);
     acquire->ops = g_ptr_array_new();
+    acquire->looking_up = g_ptr_array_new();
     acquire->waiting.data = acquire;
     return acquire;
 }
@@ -218,12 +219,31 @@ static gboolean acquire_names_twice(Acquire *acquire)
     return FALSE;
 }
 
+/* FALSE if the want's driver knows only exclusive locks and another is asked for. */
+static gboolean acquire_driver_shares(Acquire *acquire, const Want *want)
+{
+    const Resource *resource = g_ptr_array_index(want->resources, 0);
+    g_autofree char *subject = NULL;
+
+    if (want->mode == HF_MODE_EXCLUSIVE || (resource->driver->api.capabilities & HF_CAN_SHARE))
+        return TRUE;
+    subject = refusal_subject(resource, want->disk);
+    acquire_fail(acquire,
+                 fault_new(HF_ERR_INVALID_ARGUMENT, ENOTSUP,
+                           "%s cannot be had in %s mode: driver %s knows only exclusive locks",
+                           subject, mode_to_string(want->mode), resource->driver->api.name));
+    return FALSE;
+}
+
 void acquire_name(Acquire *acquire)
 {
     for (guint i = 0; i < acquire->wants->len; i++)
         acquire_apply_rules(acquire, g_ptr_array_index(acquire->wants, i));
     if (acquire_names_twice(acquire))
         return;
+    for (guint i = 0; i < acquire->wants->len; i++)
+        if (!acquire_driver_shares(acquire, g_ptr_array_index(acquire->wants, i)))
+            return;
     for (guint i = 0; i < acquire->wants->len; i++)
         if (!acquire_find_existing(acquire, g_ptr_array_index(acquire->wants, i)))
             return;
@@ -239,11 +259,11 @@ static void acquire_looked_up(Op *op, void *data)
     Acquire *acquire = want->acquire;
     OpItem *item = g_ptr_array_index(op->items, 0);
 
-    acquire->looking_up--;
+    g_ptr_array_remove(acquire->looking_up, op);
     want->facts = g_steal_pointer(&item->facts);
     if (op->fault && !acquire->fault)
         acquire->fault = g_steal_pointer(&op->fault);
-    if (acquire->looking_up > 0)
+    if (acquire->looking_up->len > 0)
         return;
     if (acquire->fault)
         acquire_undo(acquire);
@@ -258,7 +278,7 @@ static void acquire_look_up(Acquire *acquire, Want *want)
         .driver = acquire->engine->disk_driver, .space = (char *)"", .key = want->disk};
 
     op_add(op, &none, want->disk, want->mode, 0);
-    acquire->looking_up++;
+    g_ptr_array_add(acquire->looking_up, op);
     op_submit(op, acquire_looked_up, want);
 }
 
@@ -270,6 +290,6 @@ void acquire_plan(Acquire *acquire)
         if (!want->by_name && identity_needs_facts(&acquire->engine->config.rules, want->disk))
             acquire_look_up(acquire, want);
     }
-    if (acquire->looking_up == 0)
+    if (acquire->looking_up->len == 0)
         acquire_name(acquire);
 }

@@ -22,16 +22,18 @@ struct Acquire {
     AcquireStyle style;
     guint64 timeout_usec;
     GPtrArray *wants;
-    GPtrArray *ops;   /* of Op, prepared, still to be run; by lane */
-    Op *running;      /* the one that is under way */
-    guint looking_up; /* ops of the plan that are under way */
+    GPtrArray *ops;        /* of Op, prepared, still to be run; by lane */
+    Op *running;           /* the one that is under way */
+    GPtrArray *looking_up; /* of Op: of the plan, under way */
     guint retries;
     guint64 epoch; /* of the engine's releases, see acquire_wait() */
     gint64 since_usec;
     Fault *fault; /* why it will fail */
-    sd_event_source *deadline;
+    Deadline deadline;
     GList waiting; /* link in the engine's queue of those who wait for a release */
     gboolean is_waiting;
+    gboolean retry_now;
+    gboolean keeping; /* the leases are on their way into the vault */
     gboolean undoing;
     gboolean stepping_back; /* it releases what it has before it tries again */
     AcquireDone done;       /* NULL: already answered, or nobody wants to know */

@@ -6,7 +6,8 @@
  *   name     turn each disk into resources; skip what the owner holds already
  *   lock     one op for each lane, one lane after the other in the order of their names, so that
  *            of two requests for the same disks one always gets through
- *   commit   all locked: the leases become visible as held, the caller hears "yes"
+ *   keep     all locked: the leases are made to survive the daemon (handover.c)
+ *   commit   they become visible as held, the caller hears "yes"
  *   undo     one refused, or the caller gave up: what was taken is released, then the caller
  *            hears why
  */
@@ -23,9 +24,10 @@
 static void acquire_free(Acquire *acquire)
 {
     g_assert(acquire->ops->len == 0 && !acquire->running && !acquire->is_waiting);
-    sd_event_source_disable_unref(acquire->deadline);
+    deadline_clear(&acquire->deadline);
     g_ptr_array_unref(acquire->wants);
     g_ptr_array_unref(acquire->ops);
+    g_ptr_array_unref(acquire->looking_up);
     fault_free(acquire->fault);
     supervise_unref(acquire->engine, acquire->owner);
     g_free(acquire);
@@ -91,6 +93,8 @@ static void acquire_drop_ops(Acquire *acquire)
 
 void acquire_fail(Acquire *acquire, Fault *fault)
 {
+    g_autoptr(GPtrArray) leases = NULL;
+
     if (!acquire->fault)
         acquire->fault = fault;
     else
@@ -100,8 +104,13 @@ void acquire_fail(Acquire *acquire, Fault *fault)
         g_queue_unlink(&acquire->engine->waiting_for_release, &acquire->waiting);
         acquire->is_waiting = FALSE;
     }
-    if (!acquire->running && acquire->looking_up == 0 && !acquire->stepping_back)
+    if (acquire->running) {
+        /* storage keeps it: what other lanes have given goes back without waiting for that */
+        leases = acquire_surrender(acquire);
+        release_leases(acquire->engine, leases, NULL, 0, NULL, NULL);
+    } else if (acquire->looking_up->len == 0 && !acquire->stepping_back && !acquire->keeping) {
         acquire_undo(acquire);
+    }
 }
 
 /* FALSE if the owner's process has ended; the request has failed then. */
@@ -119,22 +128,25 @@ static gboolean acquire_owner_lives(Acquire *acquire)
     return FALSE;
 }
 
-static void acquire_commit(Acquire *acquire)
+/* The leases survive this process: now the caller may hear of it. */
+static void acquire_kept(void *data)
 {
+    Acquire *acquire = data;
     g_autoptr(GPtrArray) leases = NULL;
 
-    if (!acquire_owner_lives(acquire))
+    acquire->keeping = FALSE;
+    if (acquire->fault || !acquire_owner_lives(acquire)) {
+        /* the caller gave up, or the owner ended, while they were on their way */
+        acquire_undo(acquire);
         return;
+    }
     leases = g_ptr_array_new();
     for (guint i = 0; i < acquire->wants->len; i++) {
         Want *want = g_ptr_array_index(acquire->wants, i);
 
         g_ptr_array_add(leases, want->lease);
-        if (want->existing) {
-            if (acquire->style == ACQUIRE_COUNTED)
-                want->lease->count++;
+        if (want->existing)
             continue;
-        }
         want->lease->state = LEASE_HELD;
         engine_emit(acquire->engine, EVENT_LEASE_ACQUIRED, want->lease, want->lease->owner, NULL,
                     NULL);
@@ -142,6 +154,27 @@ static void acquire_commit(Acquire *acquire)
     acquire_answer(acquire, leases, NULL);
     acquire_retry_waiting(acquire->engine);
     acquire_free(acquire);
+}
+
+static void acquire_commit(Acquire *acquire)
+{
+    g_autoptr(GPtrArray) fresh = NULL;
+
+    if (!acquire_owner_lives(acquire))
+        return;
+    fresh = g_ptr_array_new();
+    for (guint i = 0; i < acquire->wants->len; i++) {
+        Want *want = g_ptr_array_index(acquire->wants, i);
+
+        if (!want->existing) {
+            g_ptr_array_add(fresh, want->lease);
+        } else if (acquire->style == ACQUIRE_COUNTED) {
+            want->lease->count++;
+            handover_update(acquire->engine, want->lease);
+        }
+    }
+    acquire->keeping = TRUE;
+    handover_keep(acquire->engine, fresh, acquire_kept, acquire);
 }
 
 /* ---- refusals -------------------------------------------------------------------------- */
@@ -176,7 +209,7 @@ static void acquire_stepped_back(const Fault *left_behind, void *data)
     acquire->stepping_back = FALSE;
     if (acquire->fault) {
         acquire_undone(NULL, acquire);
-    } else if (acquire->engine->epoch != acquire->epoch) {
+    } else if (acquire->retry_now || acquire->engine->epoch != acquire->epoch) {
         acquire_name(acquire);
     } else {
         g_queue_push_tail_link(&acquire->engine->waiting_for_release, &acquire->waiting);
@@ -186,7 +219,7 @@ static void acquire_stepped_back(const Fault *left_behind, void *data)
 
 /* Waits for something to be released, and then begins anew. It holds nothing meanwhile, so that
  * two requests never wait for each other. A release that comes while it steps back is noticed by
- * the epoch, which counts them; the stepping back itself counts as one if it releases anything. */
+ * the epoch, which counts them; that its own are counted as well costs one try at most. */
 static gboolean acquire_wait(Acquire *acquire, gboolean retry_now)
 {
     g_autoptr(GPtrArray) leases = NULL;
@@ -197,7 +230,8 @@ static gboolean acquire_wait(Acquire *acquire, gboolean retry_now)
     acquire_drop_ops(acquire);
     acquire->stepping_back = TRUE;
     leases = acquire_surrender(acquire);
-    acquire->epoch = acquire->engine->epoch + (leases->len > 0) - (retry_now ? 1 : 0);
+    acquire->epoch = acquire->engine->epoch;
+    acquire->retry_now = retry_now;
     release_leases(acquire->engine, leases, NULL, 0, acquire_stepped_back, acquire);
     return TRUE;
 }
@@ -309,6 +343,7 @@ static void acquire_take_results(Acquire *acquire, Op *op)
     for (guint i = 0; i < op->items->len; i++) {
         OpItem *item = g_ptr_array_index(op->items, i);
         Want *want = item->data;
+        LeasePart *part;
 
         if (!item->done)
             continue;
@@ -320,7 +355,9 @@ static void acquire_take_results(Acquire *acquire, Op *op)
             if (want->facts)
                 lease_add_claim(want->lease, want->facts->claim);
         }
-        lease_add_part(want->lease, &item->resource, item->handle);
+        part = lease_add_part(want->lease, &item->resource, item->handle);
+        part->saved = item->saved;
+        part->survives = item->survives;
         for (guint k = 0; k < item->claims->len; k++)
             lease_add_claim(want->lease, g_ptr_array_index(item->claims, k));
         table_insert(table, want->lease);
@@ -388,30 +425,32 @@ void acquire_lock(Acquire *acquire)
     acquire_commit(acquire);
 }
 
-static int acquire_on_deadline(sd_event_source *source, uint64_t usec, void *data)
+static void acquire_on_deadline(void *data)
 {
     Acquire *acquire = data;
     Fault *fault;
+    Op *stuck;
 
-    (void)source;
-    (void)usec;
     if (acquire->undoing) { /* only the release of what it had is slow */
         acquire_answer(acquire, NULL, acquire->fault);
-        return 0;
+        return;
     }
-    if (acquire->running) {
-        op_abandon(acquire->running);
-        fault = op_timeout_fault(acquire->engine, acquire->running);
+    stuck = acquire->running;
+    if (!stuck && acquire->looking_up->len > 0)
+        stuck = g_ptr_array_index(acquire->looking_up, 0);
+    if (stuck) {
+        op_abandon(stuck);
+        fault = op_timeout_fault(acquire->engine, stuck);
     } else {
         fault = fault_new(HF_ERR_TIMEOUT, ETIMEDOUT,
-                          "the disks could not be looked up, or the lease of another owner was "
-                          "not released, in time; see holdfast status for what is slow");
-        fault->operation = g_strdup("look up");
+                          "the lease of another owner that has ended was not released in time; see "
+                          "holdfast status for what is slow");
+        fault->operation = g_strdup("wait for a release");
         fault->since_usec = acquire->since_usec;
     }
     acquire_answer(acquire, NULL, fault);
     acquire_fail(acquire, fault);
-    return 0;
+    return;
 }
 
 void acquire_start(Acquire *acquire, AcquireDone done, void *data)
@@ -419,9 +458,8 @@ void acquire_start(Acquire *acquire, AcquireDone done, void *data)
     acquire->done = done;
     acquire->data = data;
     acquire->since_usec = g_get_real_time();
-    if (sd_event_add_time_relative(acquire->engine->event, &acquire->deadline, CLOCK_MONOTONIC,
-                                   acquire->timeout_usec, 0, acquire_on_deadline, acquire) < 0)
-        g_warning("cannot set a timer for a request: it may wait without limit");
+    deadline_set(acquire->engine->clock, &acquire->deadline, acquire->timeout_usec,
+                 acquire_on_deadline, acquire);
     if (!acquire_owner_lives(acquire))
         return;
     acquire_plan(acquire);

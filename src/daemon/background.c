@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+static gboolean background_kept; /* the parent process is a keeper */
 static int background_pipe = -1; /* to the parent that waits; -1 in the foreground */
 
 /* The parent: leaves as the child says. */
@@ -59,10 +60,57 @@ int background_start(void)
     return 0;
 }
 
+/* Beside the program itself in a build tree, otherwise where it was installed. */
+static char *background_find_keeper(const char *program)
+{
+    g_autofree char *dir = g_path_get_dirname(program);
+    g_autofree char *beside = g_build_filename(dir, "holdfast-keeper", NULL);
+
+    if (access(beside, X_OK) == 0)
+        return g_steal_pointer(&beside);
+    if (access(HOLDFAST_LIBEXECDIR "/holdfast-keeper", X_OK) == 0)
+        return g_strdup(HOLDFAST_LIBEXECDIR "/holdfast-keeper");
+    return NULL;
+}
+
+gboolean background_with_keeper(char **argv)
+{
+    g_autofree char *program = NULL;
+    g_autofree char *keeper = NULL;
+    g_autoptr(GPtrArray) args = NULL;
+
+    background_kept = g_getenv("HOLDFAST_KEEPER") != NULL;
+    if (background_kept || g_getenv("NOTIFY_SOCKET"))
+        return TRUE;
+    program = g_file_read_link("/proc/self/exe", NULL);
+    keeper = program ? background_find_keeper(program) : NULL;
+    if (!keeper)
+        return FALSE;
+    args = g_ptr_array_new();
+    g_ptr_array_add(args, (gpointer) "holdfast-keeper");
+    g_ptr_array_add(args, program); /* by its path: after an upgrade that is the new program */
+    for (char **arg = argv; *arg; arg++)
+        g_ptr_array_add(args, *arg);
+    g_ptr_array_add(args, NULL);
+    if (background_pipe >= 0) {
+        g_autofree char *number = g_strdup_printf("%d", background_pipe);
+
+        g_setenv("HOLDFAST_READY", number, TRUE);
+        fcntl(background_pipe, F_SETFD, 0);
+    }
+    execv(keeper, (char **)args->pdata);
+    return FALSE;
+}
+
 void background_ready(void)
 {
+    const char *ready = g_getenv("HOLDFAST_READY");
     int null;
 
+    if (ready) {
+        background_pipe = atoi(ready);
+        g_unsetenv("HOLDFAST_READY");
+    }
     if (background_pipe < 0)
         return;
     null = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -95,7 +143,8 @@ int background_write_pid(const char *path, int *ret_fd)
         return -errno;
     r = fcntl(fd, F_SETLK, &lock) < 0 ? -errno : 0;
     if (r == 0) {
-        int len = g_snprintf(text, sizeof(text), "%d\n", (int)getpid());
+        pid_t pid = background_kept ? getppid() : getpid();
+        int len = g_snprintf(text, sizeof(text), "%d\n", (int)pid);
 
         if (ftruncate(fd, 0) < 0 || pwrite(fd, text, (size_t)len, 0) != len)
             r = errno ? -errno : -EIO;

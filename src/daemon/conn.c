@@ -5,24 +5,55 @@
 #include "conn.h"
 
 #include <errno.h>
+#include <sys/epoll.h>
 #include <unistd.h>
 
 #define CONN_READ_BYTES (64 * 1024)
 
+/* Dealt with in one turn of the loop, so that timers and owners' ends are not kept waiting. */
+#define CONN_AT_ONCE 64
+
+/* All connections are in an epoll of their own, which is one source of the loop: sd-event looks at
+ * all that are ready before each one that it serves, so that n of them would cost n * n. */
 struct ConnSet {
-    sd_event *event;
+    int epoll;
+    sd_event_source *source;
     GQueue conns;
     gsize buffered; /* bytes of unfinished messages of all connections */
     void (*closed)(void *data);
     void *closed_data;
 };
 
-ConnSet *conn_set_new(sd_event *event)
+static void conn_on_io(Conn *conn, uint32_t events);
+
+static int conn_on_ready(sd_event_source *source, int fd, uint32_t events, void *data)
+{
+    struct epoll_event ready[CONN_AT_ONCE];
+    int n = epoll_wait(fd, ready, CONN_AT_ONCE, 0);
+
+    (void)source;
+    (void)events;
+    (void)data;
+    for (int i = 0; i < n; i++) /* each frees at most itself */
+        conn_on_io(ready[i].data.ptr, ready[i].events);
+    return 0;
+}
+
+int conn_set_new(sd_event *event, ConnSet **ret_set)
 {
     ConnSet *set = g_new0(ConnSet, 1);
+    int r;
 
-    set->event = event;
-    return set;
+    set->epoll = epoll_create1(EPOLL_CLOEXEC);
+    r = set->epoll < 0 ? -errno : 0;
+    if (r == 0)
+        r = sd_event_add_io(event, &set->source, set->epoll, EPOLLIN, conn_on_ready, set);
+    if (r < 0) {
+        conn_set_free(set);
+        return r;
+    }
+    *ret_set = set;
+    return 0;
 }
 
 guint conn_set_count(const ConnSet *set)
@@ -41,7 +72,8 @@ static void conn_free(Conn *conn)
     ConnSet *set = conn->set;
 
     conn->protocol->closed(conn);
-    sd_event_source_disable_unref(conn->source);
+    /* closing alone would not take it out of the epoll if a child had the descriptor */
+    epoll_ctl(set->epoll, EPOLL_CTL_DEL, conn->fd, NULL);
     close(conn->fd);
     if (conn->in) {
         set->buffered -= conn->in->len;
@@ -60,19 +92,35 @@ void conn_set_free(ConnSet *set)
     set->closed = NULL;
     while (set->conns.head)
         conn_free(set->conns.head->data);
+    sd_event_source_disable_unref(set->source);
+    if (set->epoll >= 0)
+        close(set->epoll);
     g_free(set);
 }
 
-/* What to wait for; a hang-up is always reported. */
+static void conn_want(Conn *conn, uint32_t events)
+{
+    struct epoll_event event = {.events = events, .data.ptr = conn};
+
+    if (events == conn->events)
+        return;
+    conn->events = events;
+    epoll_ctl(conn->set->epoll, EPOLL_CTL_MOD, conn->fd, &event);
+}
+
+/* What to wait for; a hang-up is always reported. While an answer is on its way, more input is left
+ * where it is, but to say so costs a system call each time: that is done only if some comes. */
 static void conn_update(Conn *conn)
 {
     uint32_t events = 0;
 
     if (conn->out)
         events |= EPOLLOUT;
-    else if (!conn->waiting && !conn->ended && !conn->closing)
+    else if (conn->waiting)
+        events |= conn->events & EPOLLIN;
+    else if (!conn->ended && !conn->closing)
         events |= EPOLLIN;
-    sd_event_source_set_io_events(conn->source, events);
+    conn_want(conn, events);
 }
 
 /* FALSE if the peer is gone. */
@@ -97,6 +145,11 @@ void conn_send(Conn *conn, const void *data, gsize len)
 {
     if (!conn->out)
         conn->out = g_byte_array_new();
+    /* a client that is always a little behind: what it has read is not kept */
+    if (conn->out_sent > CONN_READ_BYTES && conn->out_sent > conn->out->len / 2) {
+        g_byte_array_remove_range(conn->out, 0, (guint)conn->out_sent);
+        conn->out_sent = 0;
+    }
     g_byte_array_append(conn->out, data, (guint)len);
     /* when the peer is gone its hang-up arrives as an event, which closes the connection */
     conn_flush(conn);
@@ -219,13 +272,14 @@ static gboolean conn_read(Conn *conn)
     return TRUE;
 }
 
-static int conn_on_io(sd_event_source *source, int fd, uint32_t events, void *data)
+static void conn_on_io(Conn *conn, uint32_t events)
 {
-    Conn *conn = data;
     gboolean alive = TRUE;
 
-    (void)source;
-    (void)fd;
+    if ((events & EPOLLIN) && conn->waiting) {
+        conn_want(conn, conn->events & ~(uint32_t)EPOLLIN);
+        events &= ~(uint32_t)EPOLLIN;
+    }
     if (events & EPOLLIN)
         alive = conn_read(conn);
     if (alive && (events & EPOLLOUT))
@@ -239,14 +293,13 @@ static int conn_on_io(sd_event_source *source, int fd, uint32_t events, void *da
         conn_free(conn);
     else
         conn_update(conn);
-    return 0;
 }
 
 int conn_open(ConnSet *set, int fd, const struct ucred *peer, gboolean may_write,
               const ConnProtocol *protocol, void *context)
 {
     Conn *conn = g_new0(Conn, 1);
-    int r;
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = conn};
 
     conn->set = set;
     conn->protocol = protocol;
@@ -255,12 +308,14 @@ int conn_open(ConnSet *set, int fd, const struct ucred *peer, gboolean may_write
     conn->may_write = may_write;
     conn->context = context;
     conn->link.data = conn;
-    r = sd_event_add_io(set->event, &conn->source, fd, EPOLLIN, conn_on_io, conn);
-    if (r < 0) {
+    if (epoll_ctl(set->epoll, EPOLL_CTL_ADD, fd, &event) < 0) {
+        int err = errno;
+
         close(fd);
         g_free(conn);
-        return r;
+        return -err;
     }
+    conn->events = EPOLLIN;
     g_queue_push_tail_link(&set->conns, &conn->link);
     protocol->opened(conn);
     return 0;

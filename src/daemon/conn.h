@@ -38,8 +38,8 @@ struct Conn {
     void *context;      /* what the protocol was given for all connections */
     void *data;         /* of the protocol, for this connection */
     /* of conn.c */
-    sd_event_source *source;
-    GByteArray *in; /* NULL when empty: most connections are idle */
+    uint32_t events; /* what is waited for */
+    GByteArray *in;  /* NULL when empty: most connections are idle */
     GByteArray *out;
     gsize out_sent;
     gboolean waiting;
@@ -53,7 +53,8 @@ struct Conn {
 /* What may wait for a client that does not read, beyond the answer to its own question. */
 #define CONN_MAX_UNREAD (1024 * 1024)
 
-ConnSet *conn_set_new(sd_event *event);
+/* Returns 0 or a negative errno. */
+int conn_set_new(sd_event *event, ConnSet **ret_set);
 /* Closes all connections. */
 void conn_set_free(ConnSet *set);
 guint conn_set_count(const ConnSet *set);

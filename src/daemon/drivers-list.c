@@ -164,6 +164,8 @@ json_object *drivers_report(GPtrArray *drivers, const char *default_name)
             json_object_array_add(can, json_object_new_string("shared"));
         if (driver->api.capabilities & HF_HAS_HOST)
             json_object_array_add(can, json_object_new_string("other-hosts"));
+        if (driver->api.capabilities & HF_SURVIVES)
+            json_object_array_add(can, json_object_new_string("survives"));
         json_object_object_add(object, "capabilities", can);
         json_object_object_add(
             object, "default",

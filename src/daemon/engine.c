@@ -12,7 +12,7 @@
 #define ENGINE_LANE_PATIENCE_USEC (3 * G_USEC_PER_SEC)
 
 int engine_new(sd_event *event, const EngineConfig *config, GHashTable *drivers,
-               const char *default_driver, Engine **ret_engine)
+               const char *default_driver, struct Vault *vault, Engine **ret_engine)
 {
     Engine *engine = g_new0(Engine, 1);
     int r;
@@ -20,6 +20,7 @@ int engine_new(sd_event *event, const EngineConfig *config, GHashTable *drivers,
     engine->event = event;
     engine->config = *config;
     engine->drivers = drivers;
+    engine->vault = vault;
     engine->disk_driver = g_hash_table_lookup(drivers, default_driver);
     engine->table = table_new();
     engine->spaces = op_spaces_new();
@@ -28,10 +29,14 @@ int engine_new(sd_event *event, const EngineConfig *config, GHashTable *drivers,
     g_queue_init(&engine->waiting_for_release);
     r = mounts_new(event, &engine->mounts);
     if (r >= 0)
+        r = deadline_clock_new(event, &engine->clock);
+    if (r >= 0)
         r = lane_hub_new(event, config->lane_threads, &engine->lanes);
     if (r < 0) {
         if (engine->mounts)
             mounts_free(engine->mounts);
+        if (engine->clock)
+            deadline_clock_free(engine->clock);
         table_free(engine->table);
         g_hash_table_unref(engine->spaces);
         g_hash_table_unref(engine->tickets);
@@ -88,6 +93,7 @@ gboolean engine_free(Engine *engine)
     for (guint i = 0; i < owners->len; i++)
         supervise_check(engine, g_ptr_array_index(owners, i));
     mounts_free(engine->mounts);
+    deadline_clock_free(engine->clock);
     g_hash_table_unref(engine->spaces);
     g_hash_table_unref(engine->tickets);
     table_free(engine->table);

@@ -17,6 +17,7 @@
 
 #include "core/identity.h"
 #include "core/lease.h"
+#include "deadline.h"
 #include "lane.h"
 
 typedef struct Engine Engine;
@@ -30,6 +31,8 @@ typedef enum EngineEvent {
     EVENT_LEASE_REFUSED,  /* owner, fault */
     EVENT_OWNER_STOPPING, /* owner */
     EVENT_OWNER_GONE,     /* owner */
+    EVENT_LEASE_ADOPTED,  /* lease, which an earlier daemon had made */
+    EVENT_LEASE_LOST,     /* lease, text is the reason */
 } EngineEvent;
 
 typedef void (*EngineListener)(EngineEvent event, const Lease *lease, const Owner *owner,
@@ -45,27 +48,32 @@ typedef struct EngineConfig {
 } EngineConfig;
 
 struct Mounts;
+struct Vault;
 
 struct Engine {
     sd_event *event;
     EngineConfig config;
     Table *table;
     LaneHub *lanes;
+    DeadlineClock *clock;
     struct Mounts *mounts;
+    struct Vault *vault;        /* borrowed */
     GHashTable *drivers;        /* name -> Driver, borrowed */
     const Driver *disk_driver;  /* of disks and leases that name no other */
     GHashTable *spaces;         /* of op.c: id -> Space */
     GHashTable *tickets;        /* of op.c: resource id -> GQueue of Op */
+    gboolean ending;            /* connections close because the daemon ends */
     guint ops;                  /* under way */
     GQueue waiting_for_release; /* of Acquire, see acquire.c */
+    guint64 next_id;            /* of handover.c */
     guint64 epoch;              /* counts releases and commits */
     EngineListener listener;
     void *listener_data;
 };
 
-/* `drivers` must hold `default_driver`. Returns 0 or a negative errno. */
+/* `drivers` must hold `default_driver`; `vault` is borrowed. Returns 0 or a negative errno. */
 int engine_new(sd_event *event, const EngineConfig *config, GHashTable *drivers,
-               const char *default_driver, Engine **ret_engine);
+               const char *default_driver, struct Vault *vault, Engine **ret_engine);
 void engine_set_listener(Engine *engine, EngineListener listener, void *data);
 /* Waits shortly for what is under way, then frees everything. Returns FALSE if leases are held or a
  * lane is stuck: then nothing is freed, and the process should leave with _exit(). */
@@ -78,6 +86,7 @@ void engine_emit(Engine *engine, EngineEvent event, const Lease *lease, const Ow
 typedef enum OpKind {
     OP_ACQUIRE,
     OP_RELEASE,
+    OP_ADOPT,
     OP_HOLDER,
     OP_CREATE,
     OP_REMOVE,
@@ -90,10 +99,13 @@ typedef struct OpItem {
     Resource resource;
     char *disk;
     hf_mode mode;
-    unsigned flags; /* of hf_resource_flag */
-    void *handle;   /* in: of release; out: of acquire */
-    void *data;     /* the caller's */
-    void *space;    /* the driver's handle of the lockspace */
+    unsigned flags;        /* of hf_resource_flag */
+    void *handle;          /* out: of acquire and adopt */
+    LeasePart *part;       /* of release: whose handle it is, once the op begins */
+    struct hf_saved saved; /* out: of acquire; in: of adopt */
+    gboolean survives;     /* saved is filled in */
+    void *data;            /* the caller's */
+    void *space;           /* the driver's handle of the lockspace */
     GPtrArray *claims;
     GPtrArray *holders;
     gboolean is_free;     /* of holder */
@@ -218,6 +230,19 @@ typedef void (*EngineDone)(const Fault *fault, void *data);
 void inspect_run(Engine *engine, OpKind kind, const Resource *resource, unsigned flags,
                  EngineDone done, void *data);
 
+/* ---- handover.c ------------------------------------------------------------------------ */
+
+/* Makes leases survive this process; done() is called once they do, perhaps before it returns. */
+void handover_keep(Engine *engine, GPtrArray *leases, void (*done)(void *data), void *data);
+/* The lease's count has changed. */
+void handover_update(Engine *engine, Lease *lease);
+/* The lease is released, the owner is not needed any more. */
+void handover_forget_lease(Engine *engine, Lease *lease);
+void handover_forget_owner(Engine *engine, Owner *owner);
+/* At the start: takes over what an earlier daemon held. Its leases are in the table when this
+ * returns; that each is really held is checked in the lanes afterwards. Their number. */
+guint handover_adopt(Engine *engine);
+
 /* ---- supervise.c ----------------------------------------------------------------------- */
 
 /* The owner with these facts, known or new, with a reference for the caller to give back with
@@ -226,6 +251,14 @@ void inspect_run(Engine *engine, OpKind kind, const Resource *resource, unsigned
 Owner *supervise_get(Engine *engine, const char *name, const char *uuid, const char *uri, pid_t pid,
                      gboolean must_live, Fault **ret_fault);
 void supervise_unref(Engine *engine, Owner *owner);
+/* The owner of an earlier daemon, with a reference for the caller; `pidfd` is taken over, -1 for
+ * none: then the process counts as the same if it has the same pid and start time. */
+Owner *supervise_adopt_owner(Engine *engine, const char *name, const char *uuid, const char *uri,
+                             pid_t pid, guint64 start_ticks, int pidfd);
+/* The owner's pidfd, which stays the supervisor's; -1 for none. */
+int supervise_pidfd(const Owner *owner);
+/* Releases what the owner has if its process has ended. */
+void supervise_recheck(Engine *engine, Owner *owner);
 /* Leases have gone: the owner may not be needed any more. */
 void supervise_check(Engine *engine, Owner *owner);
 /* One more connection that speaks as the owner itself, one fewer. When the last closes while the

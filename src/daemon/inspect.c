@@ -12,23 +12,21 @@
 typedef struct Run {
     Engine *engine;
     Op *op;
-    sd_event_source *deadline;
+    Deadline deadline;
     EngineDone done; /* NULL once answered */
     void *data;
 } Run;
 
-static int run_on_deadline(sd_event_source *source, uint64_t usec, void *data)
+static void run_on_deadline(void *data)
 {
     Run *run = data;
     EngineDone done = run->done;
     g_autoptr(Fault) fault = op_timeout_fault(run->engine, run->op);
 
-    (void)source;
-    (void)usec;
     run->done = NULL;
     op_abandon(run->op);
     done(fault, run->data);
-    return 0;
+    return;
 }
 
 static void run_finished(Op *op, void *data)
@@ -40,7 +38,7 @@ static void run_finished(Op *op, void *data)
 
         op_space_opened_by_name(run->engine, &item->resource, item->space);
     }
-    sd_event_source_disable_unref(run->deadline);
+    deadline_clear(&run->deadline);
     if (op->fault && op->fault->code == HF_ERR_BUSY) {
         const OpItem *item = op->failed;
         g_autoptr(GPtrArray) leases = table_find(run->engine->table, &item->resource, item->claims);
@@ -64,8 +62,8 @@ void inspect_run(Engine *engine, OpKind kind, const Resource *resource, unsigned
     run->data = data;
     run->op = op_new(engine, kind, op_lane(engine, resource));
     op_add(run->op, resource, NULL, HF_MODE_EXCLUSIVE, flags);
-    sd_event_add_time_relative(engine->event, &run->deadline, CLOCK_MONOTONIC,
-                               engine->config.request_timeout_usec, 0, run_on_deadline, run);
+    deadline_set(engine->clock, &run->deadline, engine->config.request_timeout_usec,
+                 run_on_deadline, run);
     op_submit(run->op, run_finished, run);
 }
 
@@ -82,7 +80,7 @@ typedef struct Inspect {
     gboolean all_share;
     InspectResult result;
     Fault *fault;
-    sd_event_source *deadline;
+    Deadline deadline;
     InspectDone done;
     void *data;
 } Inspect;
@@ -95,7 +93,7 @@ static void inspect_resource_free(gpointer data)
 
 static void inspect_free(Inspect *inspect)
 {
-    sd_event_source_disable_unref(inspect->deadline);
+    deadline_clear(&inspect->deadline);
     g_free(inspect->path);
     identity_facts_free(inspect->facts);
     g_ptr_array_unref(inspect->ops);
@@ -236,14 +234,12 @@ static void inspect_looked_up(Op *op, void *data)
         inspect_end(inspect);
 }
 
-static int inspect_on_deadline(sd_event_source *source, uint64_t usec, void *data)
+static void inspect_on_deadline(void *data)
 {
     Inspect *inspect = data;
     InspectDone done = inspect->done;
     g_autoptr(Fault) fault = NULL;
 
-    (void)source;
-    (void)usec;
     inspect->done = NULL;
     for (guint i = 0; i < inspect->ops->len; i++) {
         Op *op = g_ptr_array_index(inspect->ops, i);
@@ -253,7 +249,7 @@ static int inspect_on_deadline(sd_event_source *source, uint64_t usec, void *dat
             fault = op_timeout_fault(inspect->engine, op);
     }
     done(NULL, fault, inspect->data);
-    return 0;
+    return;
 }
 
 static void inspect_look_up(Inspect *inspect)
@@ -285,8 +281,7 @@ void inspect_start(Engine *engine, const char *path, const char *space, const ch
     inspect->data = data;
     if (timeout_usec == 0)
         timeout_usec = engine->config.request_timeout_usec;
-    sd_event_add_time_relative(engine->event, &inspect->deadline, CLOCK_MONOTONIC, timeout_usec, 0,
-                               inspect_on_deadline, inspect);
+    deadline_set(engine->clock, &inspect->deadline, timeout_usec, inspect_on_deadline, inspect);
     if (!path)
         inspect_ask(inspect, space, key, 0);
     else if (identity_needs_facts(&engine->config.rules, path))

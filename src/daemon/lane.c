@@ -18,11 +18,24 @@
  * has no healthy one left to wait for. */
 #define LANE_MAX_THREADS 1024
 
+/* How long a thread looks for the next job, and the main thread for a result, before it sleeps. To
+ * sleep and be woken costs 10 to 50 us of both. */
+#define LANE_LINGER_USEC 40
+/* Lingering that finds nothing is wasted: after so many more failures than successes it is left be
+ * for a while, as on storage that is slow. */
+#define LANE_LINGER_CREDIT 8
+#define LANE_LINGER_HOLIDAY 256
+
 struct LaneHub {
     sd_event_source *source;
     int eventfd;
     guint max_running;
-    GHashTable *lanes; /* name -> Lane; main thread only */
+    GHashTable *lanes; /* name -> Lane; main thread only, as the next three */
+    guint fresh;       /* jobs submitted in this turn of the loop */
+    int credit;        /* of lingering */
+    gboolean may_linger;
+    guint waiting;    /* jobs that no thread has taken; written with the lock held, read without */
+    guint n_finished; /* the same for results */
 
     pthread_mutex_t lock; /* of all below, and of the lanes' queues */
     pthread_cond_t work;
@@ -32,6 +45,8 @@ struct LaneHub {
     guint threads;
     guint idle;
     guint signalled; /* idle threads that have been told to look for work */
+    guint lookers;   /* threads that look for a job before they sleep */
+    gboolean awake;  /* the main thread lingers: no need to wake it */
     gboolean quit;
 };
 
@@ -41,11 +56,19 @@ struct Lane {
     guint refs;       /* main thread only */
     GQueue under_way; /* of LaneJob, oldest first; main thread only */
 
-    GQueue waiting; /* of LaneJob; these three are guarded by the hub's lock */
+    GQueue waiting; /* of LaneJob; these four are guarded by the hub's lock */
     guint running;
+    guint promised; /* threads that are on their way to a waiting job */
     gboolean is_runnable;
     GList link; /* in the hub's runnable lanes */
 };
+
+static inline void lane_pause(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#endif
+}
 
 /* ---- in threads, with the hub's lock held ---------------------------------------------- */
 
@@ -71,6 +94,9 @@ static LaneJob *lane_take(LaneHub *hub)
     lane->is_runnable = FALSE;
     job = g_queue_pop_head_link(&lane->waiting)->data;
     lane->running++;
+    if (lane->promised > 0)
+        lane->promised--;
+    __atomic_fetch_sub(&hub->waiting, 1, __ATOMIC_RELAXED);
     lane_offer(lane); /* behind the other lanes */
     return job;
 }
@@ -80,9 +106,22 @@ static void lane_finish(LaneHub *hub, LaneJob *job)
     static const uint64_t one = 1;
 
     g_queue_push_tail_link(&hub->finished, &job->link);
+    __atomic_fetch_add(&hub->n_finished, 1, __ATOMIC_RELEASE);
     /* fails only when the counter is full, and then the main thread is woken anyway */
-    if (g_queue_get_length(&hub->finished) == 1 && write(hub->eventfd, &one, sizeof(one)) < 0)
+    if (!hub->awake && g_queue_get_length(&hub->finished) == 1 &&
+        write(hub->eventfd, &one, sizeof(one)) < 0)
         return;
+}
+
+/* Looks for a job for a moment, without the lock. */
+static void lane_look(LaneHub *hub)
+{
+    gint64 until = g_get_monotonic_time() + LANE_LINGER_USEC;
+
+    pthread_mutex_unlock(&hub->lock);
+    while (__atomic_load_n(&hub->waiting, __ATOMIC_RELAXED) == 0 && g_get_monotonic_time() < until)
+        lane_pause();
+    pthread_mutex_lock(&hub->lock);
 }
 
 /* Waits for a job; NULL when the thread should end. */
@@ -92,6 +131,12 @@ static LaneJob *lane_wait(LaneHub *hub)
     struct timespec until;
     int r = 0;
 
+    if (!job && hub->lookers == 0 && __atomic_load_n(&hub->may_linger, __ATOMIC_RELAXED)) {
+        hub->lookers++; /* one is enough */
+        lane_look(hub);
+        hub->lookers--;
+        job = lane_take(hub);
+    }
     if (job)
         return job;
     clock_gettime(CLOCK_MONOTONIC, &until);
@@ -145,33 +190,50 @@ static gboolean lane_start_thread(LaneHub *hub)
 
 /* ---- in the main thread ---------------------------------------------------------------- */
 
+/* TRUE if one more job of the lane may run than threads are on their way to. */
+static gboolean lane_wants_thread(const Lane *lane)
+{
+    return lane->running + lane->promised < lane->hub->max_running &&
+           lane->promised < g_queue_get_length((GQueue *)&lane->waiting);
+}
+
 void lane_submit(Lane *lane, LaneJob *job)
 {
     LaneHub *hub = lane->hub;
+    gboolean wake = FALSE;
 
     job->lane = lane;
     job->submitted_usec = g_get_real_time();
     job->not_run = FALSE;
     job->link.data = job->journal.data = job;
     g_queue_push_tail_link(&lane->under_way, &job->journal);
+    hub->fresh++;
 
     pthread_mutex_lock(&hub->lock);
     g_queue_push_tail_link(&lane->waiting, &job->link);
+    __atomic_fetch_add(&hub->waiting, 1, __ATOMIC_RELAXED);
     lane_offer(lane);
-    if (lane->is_runnable && hub->idle > hub->signalled) {
-        hub->signalled++;
-        pthread_cond_signal(&hub->work);
-    } else if (lane->is_runnable && hub->threads < LANE_MAX_THREADS) {
-        lane_start_thread(hub);
+    if (lane_wants_thread(lane)) {
+        lane->promised++;
+        if (hub->lookers > 0 && hub->waiting == 1)
+            wake = FALSE; /* the one that looks will see it by itself */
+        else if (hub->idle > hub->signalled)
+            wake = TRUE;
+        else if (hub->threads >= LANE_MAX_THREADS || !lane_start_thread(hub))
+            lane->promised--;
+        hub->signalled += wake ? 1 : 0;
     }
     if (hub->threads == 0) { /* not one could be made: nobody would ever come */
         g_queue_unlink(&hub->runnable, &lane->link);
         lane->is_runnable = FALSE;
         g_queue_unlink(&lane->waiting, &job->link);
+        __atomic_fetch_sub(&hub->waiting, 1, __ATOMIC_RELAXED);
         job->not_run = TRUE;
         lane_finish(hub, job);
     }
     pthread_mutex_unlock(&hub->lock);
+    if (wake) /* not before: the thread would run into the lock */
+        pthread_cond_signal(&hub->work);
 }
 
 const char *lane_name(const Lane *lane)
@@ -196,20 +258,15 @@ LaneState lane_state(Lane *lane)
     return state;
 }
 
-static int lane_on_finished(sd_event_source *source, int fd, uint32_t events, void *data)
+static void lane_deal_with_finished(LaneHub *hub)
 {
-    LaneHub *hub = data;
     GQueue finished;
     GList *link;
-    uint64_t count;
 
-    (void)source;
-    (void)events;
-    if (read(fd, &count, sizeof(count)) < 0 && errno != EAGAIN)
-        return -errno;
     pthread_mutex_lock(&hub->lock);
     finished = hub->finished;
     g_queue_init(&hub->finished);
+    __atomic_store_n(&hub->n_finished, 0, __ATOMIC_RELAXED);
     pthread_mutex_unlock(&hub->lock);
     while ((link = g_queue_pop_head_link(&finished))) {
         LaneJob *job = link->data;
@@ -217,7 +274,57 @@ static int lane_on_finished(sd_event_source *source, int fd, uint32_t events, vo
         g_queue_unlink(&job->lane->under_way, &job->journal);
         job->done(job);
     }
+}
+
+static int lane_on_finished(sd_event_source *source, int fd, uint32_t events, void *data)
+{
+    (void)source;
+    (void)fd; /* edge-triggered: the counter need not be read */
+    (void)events;
+    lane_deal_with_finished(data);
     return 0;
+}
+
+static void lane_set_awake(LaneHub *hub, gboolean awake)
+{
+    pthread_mutex_lock(&hub->lock);
+    hub->awake = awake;
+    pthread_mutex_unlock(&hub->lock);
+}
+
+/* Success earns a credit, failure costs one; without credit there is a holiday. */
+static void lane_account(LaneHub *hub, gboolean success)
+{
+    hub->credit = MIN(hub->credit + (success ? 1 : -1), LANE_LINGER_CREDIT);
+    if (hub->credit == 0)
+        hub->credit = -LANE_LINGER_HOLIDAY;
+    __atomic_store_n(&hub->may_linger, hub->credit > 0, __ATOMIC_RELAXED);
+}
+
+void lane_hub_linger(LaneHub *hub)
+{
+    gboolean success = TRUE;
+
+    while (hub->fresh > 0 && success) {
+        guint fresh = hub->fresh;
+        gint64 until;
+
+        hub->fresh = 0;
+        if (hub->credit <= 0) {
+            if (hub->credit < 0 && (hub->credit += (int)fresh) >= 0)
+                hub->credit = 1; /* the holiday is over */
+            return;
+        }
+        lane_set_awake(hub, TRUE);
+        until = g_get_monotonic_time() + LANE_LINGER_USEC;
+        while (__atomic_load_n(&hub->n_finished, __ATOMIC_ACQUIRE) == 0 &&
+               g_get_monotonic_time() < until)
+            lane_pause();
+        success = __atomic_load_n(&hub->n_finished, __ATOMIC_ACQUIRE) > 0;
+        lane_account(hub, success);
+        lane_set_awake(hub, FALSE);
+        lane_deal_with_finished(hub); /* also what came in the last instant, unannounced */
+    }
 }
 
 int lane_hub_new(sd_event *event, guint max_running, LaneHub **ret_hub)
@@ -230,7 +337,7 @@ int lane_hub_new(sd_event *event, guint max_running, LaneHub **ret_hub)
     if (fd < 0)
         return -errno;
     hub = g_new0(LaneHub, 1);
-    r = sd_event_add_io(event, &hub->source, fd, EPOLLIN, lane_on_finished, hub);
+    r = sd_event_add_io(event, &hub->source, fd, EPOLLIN | EPOLLET, lane_on_finished, hub);
     if (r < 0) {
         close(fd);
         g_free(hub);
@@ -239,6 +346,9 @@ int lane_hub_new(sd_event *event, guint max_running, LaneHub **ret_hub)
     sd_event_source_set_description(hub->source, "lanes");
     hub->eventfd = fd;
     hub->max_running = max_running;
+    /* with one processor, whoever lingers keeps the other from finishing */
+    hub->credit = sysconf(_SC_NPROCESSORS_ONLN) > 1 ? LANE_LINGER_CREDIT : 0;
+    hub->may_linger = hub->credit > 0;
     hub->lanes = g_hash_table_new(g_str_hash, g_str_equal);
     pthread_mutex_init(&hub->lock, NULL);
     pthread_condattr_init(&attr);

@@ -4,9 +4,10 @@
  * reverse:
  *
  *     options      command line and files; what is wrong with them is said here
- *     background   with -d, the fork; the parent waits for "ready"
- *     drivers      loaded and configured; the last that runs without an event loop
- *     engine       lock table, lanes; from here on there may be threads
+ *     process      with -d, the fork, whose parent waits for "ready"; where there is no systemd,
+ * the keeper, which runs this program again as its child drivers      loaded and configured; the
+ * last that runs without an event loop vault        what a supervisor has kept of an earlier daemon
+ *     engine       lock table, lanes; from here on there may be threads; leases are adopted
  *     server       sockets, handed over or made; the last whose errors reach the terminal
  *     ready        the terminal is left, systemd is told
  *     loop         until a signal, or the idle time-out
@@ -15,6 +16,7 @@
 
 #include <errno.h>
 #include <grp.h>
+#include <locale.h>
 #include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
@@ -25,9 +27,11 @@
 #include <unistd.h>
 
 #include "background.h"
+#include "keeper/keeper.h"
 #include "log.h"
 #include "options.h"
 #include "session.h"
+#include "vault.h"
 
 typedef struct Daemon {
     Options options;
@@ -35,9 +39,13 @@ typedef struct Daemon {
     GPtrArray *drivers;
     GHashTable *by_name;
     Engine *engine;
+    Vault *vault;
     ConnSet *conns;
     Server *server;
     SessionContext context;
+    char **argv;
+    gboolean restarting; /* the next daemon goes on with all that is held */
+    gboolean abandoned;  /* the keeper has ended: no more than what is held now is to be served */
     int pid_fd;
     sd_event_source *idle_timer;
     gint64 idle_since; /* monotonic, when the last connection closed */
@@ -122,11 +130,12 @@ static int daemon_start_engine(Daemon *self)
         .kill_timeout_usec = settings->kill_timeout * (guint64)G_USEC_PER_SEC,
         .lane_threads = settings->lane_threads,
     };
-    int r =
-        engine_new(self->event, &config, self->by_name, settings->default_driver, &self->engine);
+    int r = engine_new(self->event, &config, self->by_name, settings->default_driver, self->vault,
+                       &self->engine);
 
     if (r < 0)
         return r;
+    self->context.vault = self->vault;
     self->context.engine = self->engine;
     self->context.drivers = self->drivers;
     self->context.driver_name = settings->default_driver;
@@ -170,18 +179,24 @@ static int daemon_adopt(Daemon *self, const ServerAccess *access, gboolean *ret_
 
     for (int i = 0; i < n; i++) {
         int fd = SD_LISTEN_FDS_START + i;
+        gboolean stored = g_str_has_prefix(names[i], "hf-"); /* the vault's, see vault.c */
         gboolean admin = strstr(names[i], "admin") != NULL;
         gboolean native = !admin && strstr(names[i], "virtlockd") == NULL &&
                           (strstr(names[i], "holdfast") || !self->options.as_virtlockd);
 
+        if (stored) {
+            free(names[i]);
+            continue;
+        }
         if (r < 0 || admin) {
             /* libvirt's administration protocol is not spoken here: nobody is left waiting */
             close(fd);
         } else if (native) {
-            r = server_adopt(self->server, fd, access, &native_protocol, &self->context);
+            r = server_adopt(self->server, fd, FALSE, access, &native_protocol, &self->context);
             *ret_native = TRUE;
         } else {
-            r = server_adopt(self->server, fd, &owner_only, &virtlockd_protocol, &self->context);
+            r = server_adopt(self->server, fd, FALSE, &owner_only, &virtlockd_protocol,
+                             &self->context);
             *ret_virtlockd = TRUE;
         }
         free(names[i]);
@@ -190,10 +205,41 @@ static int daemon_adopt(Daemon *self, const ServerAccess *access, gboolean *ret_
     return r;
 }
 
+/* Goes on with the socket of an earlier daemon, in whose backlog clients wait already. */
+static gboolean daemon_listen_on(Daemon *self, const char *path, const ServerAccess *access,
+                                 const ConnProtocol *protocol)
+{
+    g_autofree char *name = g_strconcat(VAULT_SOCKET_PREFIX, protocol->name, NULL);
+    int fd = vault_take(self->vault, name);
+
+    if (fd < 0)
+        return FALSE;
+    if (server_is_at(fd, path) &&
+        server_adopt(self->server, fd, TRUE, access, protocol, &self->context) >= 0)
+        return TRUE;
+    close(fd); /* the configuration names another path now */
+    vault_remove(self->vault, name);
+    return FALSE;
+}
+
+static int daemon_listen_new(Daemon *self, const char *path, const ServerAccess *access,
+                             const ConnProtocol *protocol)
+{
+    g_autofree char *name = g_strconcat(VAULT_SOCKET_PREFIX, protocol->name, NULL);
+    int fd;
+
+    if (daemon_listen_on(self, path, access, protocol))
+        return 0;
+    fd = server_listen(self->server, path, access, protocol, &self->context);
+    if (fd >= 0)
+        vault_store(self->vault, name, fd);
+    return fd;
+}
+
 static int daemon_listen_at(Daemon *self, const char *path, const ServerAccess *access,
                             const ConnProtocol *protocol)
 {
-    int r = server_listen(self->server, path, access, protocol, &self->context);
+    int r = daemon_listen_new(self, path, access, protocol);
 
     if (r == -EADDRINUSE)
         fprintf(stderr, "%s: another daemon serves %s; stop it first\n", self->options.program,
@@ -225,8 +271,7 @@ static gboolean daemon_listen(Daemon *self)
         return FALSE;
     if (!native && options->as_virtlockd) {
         /* a guest's right to start does not depend on whether people can look */
-        r = server_listen(self->server, options->native_socket, &access, &native_protocol,
-                          &self->context);
+        r = daemon_listen_new(self, options->native_socket, &access, &native_protocol);
         if (r < 0)
             g_message("not serving %s: %s", options->native_socket, g_strerror(-r));
         return TRUE;
@@ -242,14 +287,18 @@ static int daemon_on_signal(sd_event_source *source, const struct signalfd_sigin
     Daemon *self = data;
 
     (void)source;
-    if (info->ssi_signo == SIGUSR1 || info->ssi_signo == SIGHUP) {
-        /* stock re-executes itself on SIGUSR1; to end here would drop every lock */
-        g_warning("SIG%s: nothing is read anew while leases are held; restart the daemon instead",
-                  sigabbrev_np((int)info->ssi_signo));
+    if (info->ssi_signo == SIGHUP) {
+        g_message("SIGHUP: the configuration is read at the start only; SIGUSR1 starts anew");
         return 0;
     }
-    g_message("SIG%s: ending", sigabbrev_np((int)info->ssi_signo));
-    return sd_event_exit(self->event, 0);
+    if (info->ssi_signo == SIGUSR1 && vault_kind(self->vault) == VAULT_NONE) {
+        g_warning("SIGUSR1: nothing would keep the locks while the daemon starts anew; ignored");
+        return 0;
+    }
+    self->restarting = info->ssi_signo == SIGUSR1;
+    g_message("SIG%s: %s", sigabbrev_np((int)info->ssi_signo),
+              self->restarting ? "starting anew" : "ending");
+    return sd_event_exit(self->event, self->restarting ? KEEPER_RESTART : 0);
 }
 
 static int daemon_add_signals(Daemon *self)
@@ -278,6 +327,30 @@ static void daemon_on_closed(void *data)
     Daemon *self = data;
 
     self->idle_since = g_get_monotonic_time();
+}
+
+/* Somebody has killed the keeper, and so wants the daemon gone, but not while VMs need it. */
+static int daemon_on_abandoned(sd_event_source *source, uint64_t usec, void *data)
+{
+    Daemon *self = data;
+
+    (void)usec;
+    if (table_size(self->engine->table) == 0) {
+        g_message("the keeper has ended and nothing is held: ending");
+        return sd_event_exit(self->event, 0);
+    }
+    sd_event_source_set_time_relative(source, G_USEC_PER_SEC);
+    return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+}
+
+static void daemon_on_vault_lost(void *data)
+{
+    Daemon *self = data;
+
+    if (!self->abandoned)
+        sd_event_add_time_relative(self->event, NULL, CLOCK_MONOTONIC, 0, 0, daemon_on_abandoned,
+                                   self);
+    self->abandoned = TRUE;
 }
 
 static int daemon_on_idle_timer(sd_event_source *source, uint64_t usec, void *data)
@@ -323,6 +396,7 @@ static int daemon_claim_pid_file(Daemon *self)
 static int daemon_serve(Daemon *self)
 {
     g_autofree char *error = NULL;
+    int code = EXIT_FAILURE;
     int r = daemon_start_idle_timer(self);
 
     if (r < 0)
@@ -331,22 +405,58 @@ static int daemon_serve(Daemon *self)
     if (self->options.background &&
         !log_open(self->options.settings, self->options.program, TRUE, &error))
         g_warning("%s", error);
-    sd_notify(FALSE, "READY=1");
+    vault_ready(self->vault);
     g_message("serving %s%s%s", self->options.native_socket,
               self->options.virtlockd_socket ? " and " : "",
               self->options.virtlockd_socket ? self->options.virtlockd_socket : "");
-    r = sd_event_loop(self->event);
+    while (sd_event_get_state(self->event) != SD_EVENT_FINISHED && r >= 0) {
+        lane_hub_linger(self->engine->lanes);
+        r = sd_event_run(self->event, UINT64_MAX);
+    }
+    if (r >= 0)
+        r = sd_event_get_exit_code(self->event, &code) < 0 ? -EIO : code;
     sd_notify(FALSE, "STOPPING=1");
-    return r < 0 ? daemon_fail(self, "the event loop failed", r) : EXIT_SUCCESS;
+    return r < 0 ? daemon_fail(self, "the event loop failed", r) : r;
+}
+
+static int daemon_open_vault(Daemon *self)
+{
+    const Options *options = &self->options;
+    g_autofree char *ledger =
+        g_strconcat(options->as_virtlockd ? options->virtlockd_socket : options->native_socket,
+                    ".leases", NULL);
+    int r = vault_new(self->event, ledger, &self->vault);
+
+    if (r >= 0)
+        vault_on_lost(self->vault, daemon_on_vault_lost, self);
+    return r;
+}
+
+/* With -d the fork, and where there is no systemd the keeper, which starts this program again. */
+static int daemon_settle_process(Daemon *self)
+{
+    gboolean again = g_getenv("HOLDFAST_KEEPER") != NULL;
+    int r = self->options.background && !again ? background_start() : 0;
+
+    if (r < 0)
+        return daemon_fail(self, "cannot go into the background", r);
+    if (!self->options.no_keeper && !background_with_keeper(self->argv))
+        fprintf(stderr,
+                "%s: warning: holdfast-keeper is not installed; locks will end with this "
+                "process\n",
+                self->options.program);
+    return 0;
 }
 
 static int daemon_bring_up(Daemon *self)
 {
     g_autofree char *error = NULL;
-    int r;
+    guint adopted;
+    int r = daemon_settle_process(self);
 
-    if (self->options.background && (r = background_start()) < 0)
-        return daemon_fail(self, "cannot go into the background", r);
+    if (r != 0)
+        return r;
+
     daemon_raise_limits();
     if (!log_open(self->options.settings, self->options.program, FALSE, &error)) {
         fprintf(stderr, "%s: %s\n", self->options.program, error);
@@ -358,11 +468,19 @@ static int daemon_bring_up(Daemon *self)
     if (r >= 0)
         r = daemon_add_signals(self);
     if (r >= 0)
+        r = daemon_open_vault(self);
+    if (r >= 0)
         r = daemon_start_engine(self);
     if (r < 0)
         return daemon_fail(self, "cannot start", r);
-    self->conns = self->context.conns = conn_set_new(self->event);
+    r = conn_set_new(self->event, &self->conns);
+    if (r < 0)
+        return daemon_fail(self, "cannot start", r);
+    self->context.conns = self->conns;
     self->server = self->context.server = server_new(self->event, self->conns);
+    adopted = handover_adopt(self->engine);
+    if (adopted)
+        g_message("took over %u leases of an earlier daemon", adopted);
     if (!daemon_listen(self))
         return EXIT_FAILURE;
     return daemon_serve(self);
@@ -373,15 +491,24 @@ static gboolean daemon_bring_down(Daemon *self)
 {
     gboolean clean = TRUE;
 
+    if (self->restarting)
+        return FALSE; /* what is held must not be let go: leave as it is */
     if (self->server)
-        server_free(self->server);
+        server_free(self->server, vault_kind(self->vault) == VAULT_SYSTEMD);
+    if (self->engine)
+        self->engine->ending = TRUE;
     if (self->conns)
         conn_set_free(self->conns);
     if (self->engine)
         clean = engine_free(self->engine);
     background_remove_pid(self->options.pid_file, self->pid_fd);
+    /* with systemd this may be a restart, in which the next daemon goes on */
+    if (self->vault && vault_kind(self->vault) != VAULT_SYSTEMD)
+        vault_remove_ledger(self->vault);
     if (!clean)
         return FALSE;
+    if (self->vault)
+        vault_free(self->vault);
     sd_event_source_disable_unref(self->idle_timer);
     sd_event_unref(self->event);
     if (self->drivers) {
@@ -395,8 +522,12 @@ static gboolean daemon_bring_down(Daemon *self)
 
 int main(int argc, char **argv)
 {
-    Daemon self = {.pid_fd = -1};
-    int code = options_read(argc, argv, &self.options);
+    g_auto(GStrv) arguments = g_strdupv(argv); /* GLib's parser takes what it knows out of argv */
+    Daemon self = {.pid_fd = -1, .argv = arguments};
+    int code;
+
+    setlocale(LC_CTYPE, "");
+    code = options_read(argc, argv, &self.options);
 
     if (code >= 0) {
         options_clear(&self.options);

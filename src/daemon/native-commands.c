@@ -76,7 +76,6 @@ static void session_acquire(Session *session, const NativeArguments *arguments)
 {
     Engine *engine = session->context->engine;
     g_autoptr(Fault) fault = session_check_owner(arguments->pid);
-    gboolean lock_disks = engine->config.rules.auto_disk_leases;
     Acquire *acquire;
     Owner *owner;
 
@@ -98,9 +97,10 @@ static void session_acquire(Session *session, const NativeArguments *arguments)
     for (guint i = 0; i < arguments->wants->len; i++) {
         const NativeWant *want = g_ptr_array_index(arguments->wants, i);
 
-        if (want->path && lock_disks)
+        /* auto_disk_leases is about disks that libvirt finds; here somebody names them */
+        if (want->path)
             acquire_add_disk(acquire, want->path, want->mode);
-        else if (!want->path)
+        else
             acquire_add_resource(acquire, engine->disk_driver, want->space, want->key, NULL,
                                  want->mode, 0);
     }

@@ -12,7 +12,8 @@
 static const char *const session_event_names[] = {
     [EVENT_LEASE_ACQUIRED] = "LEASE_ACQUIRED", [EVENT_LEASE_RELEASED] = "LEASE_RELEASED",
     [EVENT_LEASE_REFUSED] = "LEASE_REFUSED",   [EVENT_OWNER_STOPPING] = "OWNER_STOPPING",
-    [EVENT_OWNER_GONE] = "OWNER_GONE",
+    [EVENT_OWNER_GONE] = "OWNER_GONE",         [EVENT_LEASE_ADOPTED] = "LEASE_ADOPTED",
+    [EVENT_LEASE_LOST] = "LEASE_LOST",
 };
 
 static void session_send(Session *session, char *line)

@@ -152,10 +152,26 @@ static int op_run_acquire(Op *op, OpItem *item, struct hf_call *call)
         .mode = item->mode,
     };
 
+    g_autofree char *claim = NULL;
+
     if (!item->disk && *item->resource.space)
-        item->disk = identity_guess_disk(op->owner->pid, item->resource.key);
+        item->disk = identity_guess_disk(op->owner->pid, item->resource.key, &claim);
+    if (claim) /* so that another hash of the same file is found to be in the way */
+        hf_call_claim(call, "%s", claim);
     resource.disk = owner.disk = item->disk;
-    return driver->acquire(call, item->space, &resource, &owner, &item->handle);
+    if (driver->acquire(call, item->space, &resource, &owner, &item->handle) < 0)
+        return -1;
+    item->survives = (driver->capabilities & HF_SURVIVES) &&
+                     driver->save(call, item->space, item->handle, &item->saved) == 0;
+    return 0;
+}
+
+static int op_run_release(OpItem *item, struct hf_call *call)
+{
+    /* without a handle the adoption before it has failed: there is nothing to give back */
+    if (!item->handle && item->survives)
+        return 0;
+    return item->resource.driver->api.release(call, item->space, item->handle);
 }
 
 static int op_run_item(Op *op, OpItem *item, struct hf_call *call)
@@ -168,7 +184,9 @@ static int op_run_item(Op *op, OpItem *item, struct hf_call *call)
     case OP_ACQUIRE:
         return op_run_acquire(op, item, call);
     case OP_RELEASE:
-        return driver->release(call, item->space, item->handle);
+        return op_run_release(item, call);
+    case OP_ADOPT:
+        return driver->adopt(call, item->space, &resource, &item->saved, &item->handle);
     case OP_HOLDER:
         r = driver->holder(call, item->space, &resource, &is_free);
         item->is_free = is_free != 0;
@@ -225,7 +243,7 @@ static void op_run(LaneJob *job)
         g_auto(HfCall) call = {0};
 
         /* a release is never dropped: its handle would be lost */
-        if (op->kind != OP_RELEASE && g_atomic_int_get(&op->abandoned))
+        if (op->kind != OP_RELEASE && op->kind != OP_ADOPT && g_atomic_int_get(&op->abandoned))
             break;
         hf_call_init(&call, op->engine->config.host);
         item->done = op_run_item(op, item, &call) == 0;
@@ -344,6 +362,7 @@ static void op_enter_lane(Op *op)
     static const char *const names[] = {
         [OP_ACQUIRE] = "acquire",
         [OP_RELEASE] = "release",
+        [OP_ADOPT] = "adopt",
         [OP_HOLDER] = "look for the holder",
         [OP_CREATE] = "create",
         [OP_REMOVE] = "remove",
@@ -361,6 +380,10 @@ static void op_enter_lane(Op *op)
         id = op_space_id(item->resource.driver, item->resource.space);
         space = g_hash_table_lookup(op->engine->spaces, id);
         item->space = space ? space->handle : NULL;
+        if (item->part) { /* read now: an adoption that came before it has set it */
+            item->handle = item->part->handle;
+            item->survives = item->part->survives;
+        }
     }
     op->job.run = op_run;
     op->job.done = op_finished;

@@ -12,6 +12,7 @@
 typedef struct OptionsArgs {
     gboolean background;
     gboolean verbose;
+    gboolean no_keeper;
     gboolean version;
     int timeout;
     char *config;
@@ -35,6 +36,8 @@ static gboolean options_parse(int argc, char **argv, gboolean as_virtlockd, Opti
         G_OPTION_ENTRY_NULL};
     GOptionEntry own[] = {{"socket", 's', 0, G_OPTION_ARG_FILENAME, &args->socket,
                            "Path of the native socket", "PATH"},
+                          {"no-keeper", 0, 0, G_OPTION_ARG_NONE, &args->no_keeper,
+                           "Let the leases end with this process", NULL},
                           {"virtlockd-socket", 0, 0, G_OPTION_ARG_FILENAME, &args->virtlockd_socket,
                            "Serve virtlockd's protocol at this path, too", "PATH"},
                           G_OPTION_ENTRY_NULL};
@@ -145,6 +148,7 @@ static void options_settle(Options *options, const OptionsArgs *args)
         args->pid_file ? g_canonicalize_filename(args->pid_file, NULL) : options_pid_file(options);
     options->host = g_strdup(settings->host_name ? settings->host_name : g_get_host_name());
     options->background = args->background;
+    options->no_keeper = args->no_keeper;
     options->timeout_seconds = (guint)args->timeout;
     if (args->verbose)
         options->settings->log_level = MIN(options->settings->log_level, SETTINGS_LOG_INFO);

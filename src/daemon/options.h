@@ -11,6 +11,7 @@ typedef struct Options {
     gboolean as_virtlockd; /* called virtlockd */
     const char *program;   /* "holdfastd" or "virtlockd" */
     gboolean background;
+    gboolean no_keeper; /* what is held ends with this process */
     gboolean pid_file_given;
     char *pid_file;
     guint timeout_seconds; /* 0: none */

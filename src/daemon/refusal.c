@@ -23,7 +23,7 @@ gboolean refusal_learn_disk(Lease *lease)
     if (lease->disk || !lease->owner->pid || !*resource->space)
         return FALSE;
     /* reads /proc only, which does not wait for storage */
-    lease->disk = identity_guess_disk(lease->owner->pid, resource->key);
+    lease->disk = identity_guess_disk(lease->owner->pid, resource->key, NULL);
     return TRUE;
 }
 
@@ -48,8 +48,13 @@ Fault *refusal_new(Engine *engine, const Owner *asking, const Resource *resource
         g_ptr_array_add(fault->holders,
                         lease_holder(g_ptr_array_index(leases, i), engine->config.host));
     }
-    for (guint i = 0; !first && seen && i < seen->len; i++)
-        g_ptr_array_add(fault->holders, holder_copy(g_ptr_array_index(seen, i)));
+    for (guint i = 0; seen && i < seen->len; i++) {
+        const Holder *holder = g_ptr_array_index(seen, i);
+
+        /* of this host's the table knows more; others share with them from elsewhere */
+        if (!first || (holder->host && strcmp(holder->host, engine->config.host) != 0))
+            g_ptr_array_add(fault->holders, holder_copy(holder));
+    }
     for (guint i = 0; i < fault->holders->len; i++) {
         const Holder *holder = g_ptr_array_index(fault->holders, i);
 

@@ -63,8 +63,10 @@ Server *server_new(sd_event *event, ConnSet *conns)
     return server;
 }
 
-void server_free(Server *server)
+void server_free(Server *server, gboolean keep_paths)
 {
+    for (guint i = 0; keep_paths && i < server->listeners->len; i++)
+        ((Listener *)g_ptr_array_index(server->listeners, i))->made = FALSE;
     g_ptr_array_unref(server->listeners);
     g_free(server);
 }
@@ -245,20 +247,34 @@ int server_listen(Server *server, const char *path, const ServerAccess *access,
         close(fd);
         return r;
     }
-    return server_add(server, fd, path, TRUE, access, protocol, context);
+    r = server_add(server, fd, path, TRUE, access, protocol, context);
+    return r < 0 ? r : fd;
 }
 
-int server_adopt(Server *server, int fd, const ServerAccess *access, const ConnProtocol *protocol,
-                 void *context)
+int server_adopt(Server *server, int fd, gboolean made, const ServerAccess *access,
+                 const ConnProtocol *protocol, void *context)
 {
     struct sockaddr_un address = {0};
     socklen_t len = sizeof(address) - 1;
     int flags = fcntl(fd, F_GETFL);
 
     if (getsockname(fd, (struct sockaddr *)&address, &len) < 0 || flags < 0 ||
-        fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
-        return -errno;
-    return server_add(server, fd, address.sun_path, FALSE, access, protocol, context);
+        fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0) {
+        int err = errno;
+
+        close(fd);
+        return -err;
+    }
+    return server_add(server, fd, address.sun_path, made, access, protocol, context);
+}
+
+gboolean server_is_at(int fd, const char *path)
+{
+    struct sockaddr_un address = {0};
+    socklen_t len = sizeof(address) - 1;
+
+    return getsockname(fd, (struct sockaddr *)&address, &len) == 0 &&
+           address.sun_family == AF_UNIX && strcmp(address.sun_path, path) == 0;
 }
 
 GPtrArray *server_sockets(const Server *server)

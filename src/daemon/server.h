@@ -21,15 +21,20 @@ typedef struct ServerSocket {
 } ServerSocket;
 
 Server *server_new(sd_event *event, ConnSet *conns);
-/* Closes the sockets and removes the paths that it made. */
-void server_free(Server *server);
+/* Closes the sockets, and removes the paths that it made unless the next daemon goes on with them.
+ */
+void server_free(Server *server, gboolean keep_paths);
 
 /* Binds and listens at `path`, which may be a socket that nobody listens to any more; its directory
- * is made if missing. Returns 0, or a negative errno: -EADDRINUSE if another daemon listens. */
+ * is made if missing. Returns the descriptor, which stays the server's, or a negative errno:
+ * -EADDRINUSE if another daemon listens. */
 int server_listen(Server *server, const char *path, const ServerAccess *access,
                   const ConnProtocol *protocol, void *context);
-/* The same for a listening descriptor that was handed over; takes it over. */
-int server_adopt(Server *server, int fd, const ServerAccess *access, const ConnProtocol *protocol,
-                 void *context);
+/* The same for a listening descriptor that was handed over, which it takes over, also when it
+ * fails; `made` if its path is ours to remove in the end. */
+int server_adopt(Server *server, int fd, gboolean made, const ServerAccess *access,
+                 const ConnProtocol *protocol, void *context);
+/* TRUE if the descriptor is a socket that is bound to this path. */
+gboolean server_is_at(int fd, const char *path);
 /* All sockets: a new array of ServerSocket, freed with the array; strings are borrowed. */
 GPtrArray *server_sockets(const Server *server);

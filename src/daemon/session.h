@@ -17,8 +17,9 @@ typedef struct SessionContext {
     Server *server;
     const char *driver_name; /* of disks and leases */
     GPtrArray *drivers;      /* of Driver */
-    gint64 since_usec;       /* the daemon's start */
-    GQueue subscribers;      /* of native-session.c */
+    struct Vault *vault;
+    gint64 since_usec;  /* the daemon's start */
+    GQueue subscribers; /* of native-session.c */
 } SessionContext;
 
 extern const ConnProtocol native_protocol;

@@ -5,6 +5,7 @@
 
 #include "protocol/native.h"
 #include "session.h"
+#include "vault.h"
 
 /* An operation on healthy storage takes milliseconds. Beyond the first figure people notice;
  * beyond the second, libvirt's own clients have begun to wonder. */
@@ -111,6 +112,16 @@ static json_object *status_sockets(const SessionContext *context)
     return array;
 }
 
+static json_object *status_vault(const SessionContext *context)
+{
+    json_object *object = json_object_new_object();
+
+    json_object_object_add(object, "supervisor", native_string(vault_kind_name(context->vault)));
+    json_object_object_add(object, "descriptors",
+                           json_object_new_int64(vault_count(context->vault)));
+    return object;
+}
+
 json_object *status_report(SessionContext *context)
 {
     const Engine *engine = context->engine;
@@ -136,6 +147,7 @@ json_object *status_report(SessionContext *context)
                            json_object_new_int64(conn_set_count(context->conns)));
     json_object_object_add(status, "owners", json_object_new_int64(holding));
     json_object_object_add(status, "leases", json_object_new_int64(table_size(engine->table)));
+    json_object_object_add(status, "vault", status_vault(context));
     json_object_object_add(status, "lockspaces", status_spaces(context));
     json_object_object_add(status, "owners-stopping", stopping);
     return status;

@@ -66,6 +66,7 @@ static void supervise_forget(Engine *engine, Owner *owner)
     OwnerWatch *watch = g_steal_pointer(&owner->watch);
 
     table_remove_owner(engine->table, owner);
+    handover_forget_owner(engine, owner);
     if (watch) {
         sd_event_source_disable_unref(watch->exit);
         sd_event_source_disable_unref(watch->timer);
@@ -171,14 +172,16 @@ static Fault *supervise_no_process(pid_t pid, int err)
                           "there is no process %d to hold anything; start it first, then acquire",
                           (int)pid);
     else
-        fault = fault_new(HF_ERR_INTERNAL, err, "cannot watch process %d: %s", (int)pid,
-                          g_strerror(err));
+        fault = fault_new(HF_ERR_STORAGE, err,
+                          "cannot watch process %d: %s; raise the daemon's limit of open files "
+                          "(LimitNOFILE= of its unit)",
+                          (int)pid, g_strerror(err));
     fault->pid = pid;
     return fault;
 }
 
-static Owner *supervise_adopt(Engine *engine, const char *name, const char *uuid, const char *uri,
-                              pid_t pid, guint64 ticks)
+static Owner *supervise_add(Engine *engine, const char *name, const char *uuid, const char *uri,
+                            pid_t pid, guint64 ticks)
 {
     Owner *owner = owner_new(name, uuid, uri, pid, ticks);
 
@@ -197,8 +200,8 @@ static void supervise_update(Owner *owner, const char *name, const char *uuid, c
         owner->uri = g_strdup(uri);
 }
 
-Owner *supervise_get(Engine *engine, const char *name, const char *uuid, const char *uri, pid_t pid,
-                     gboolean must_live, Fault **ret_fault)
+static Owner *supervise_get_new(Engine *engine, const char *name, const char *uuid, const char *uri,
+                                pid_t pid, gboolean must_live, Fault **ret_fault)
 {
     int pidfd = pid > 0 ? pidfd_open(pid, 0) : -1;
     int err = errno;
@@ -222,7 +225,7 @@ Owner *supervise_get(Engine *engine, const char *name, const char *uuid, const c
         supervise_update(owner, name, uuid, uri);
         return owner_ref(owner);
     }
-    owner = supervise_adopt(engine, name, uuid, uri, pid, ticks);
+    owner = supervise_add(engine, name, uuid, uri, pid, ticks);
     if (ended || pid == 0) {
         if (pidfd >= 0)
             close(pidfd);
@@ -236,6 +239,65 @@ Owner *supervise_get(Engine *engine, const char *name, const char *uuid, const c
         return NULL;
     }
     return owner;
+}
+
+/* A known owner with this pid whose process has not ended: then the pid still means that one. */
+static Owner *supervise_find_living(Engine *engine, pid_t pid)
+{
+    g_autoptr(GPtrArray) known = pid > 0 ? table_owners_of(engine->table, pid) : NULL;
+
+    for (guint i = 0; known && i < known->len; i++) {
+        Owner *owner = g_ptr_array_index(known, i);
+
+        if (owner->state != OWNER_GONE && owner->watch &&
+            !supervise_pidfd_ended(owner->watch->pidfd))
+            return owner_ref(owner);
+    }
+    return NULL;
+}
+
+Owner *supervise_get(Engine *engine, const char *name, const char *uuid, const char *uri, pid_t pid,
+                     gboolean must_live, Fault **ret_fault)
+{
+    Owner *living = supervise_find_living(engine, pid);
+
+    if (living) {
+        supervise_update(living, name, uuid, uri);
+        return living;
+    }
+    return supervise_get_new(engine, name, uuid, uri, pid, must_live, ret_fault);
+}
+
+int supervise_pidfd(const Owner *owner)
+{
+    return owner->watch ? owner->watch->pidfd : -1;
+}
+
+Owner *supervise_adopt_owner(Engine *engine, const char *name, const char *uuid, const char *uri,
+                             pid_t pid, guint64 start_ticks, int pidfd)
+{
+    Owner *owner = supervise_add(engine, name, uuid, uri, pid, start_ticks);
+
+    if (pid == 0)
+        return owner;
+    if (pidfd < 0) {
+        pidfd = pidfd_open(pid, 0);
+        if (pidfd >= 0 && supervise_start_ticks(pid) != start_ticks) {
+            close(pidfd); /* somebody else has the number now */
+            pidfd = -1;
+        }
+    }
+    if (pidfd < 0)
+        owner->state = OWNER_GONE;
+    else if (supervise_watch(engine, owner, pidfd) < 0)
+        g_critical("cannot watch process %d: its leases stay until the next restart", (int)pid);
+    return owner;
+}
+
+void supervise_recheck(Engine *engine, Owner *owner)
+{
+    if (supervise_has_ended(engine, owner))
+        supervise_ended(engine, owner);
 }
 
 /* ---- ending a process ------------------------------------------------------------------ */
@@ -293,8 +355,8 @@ void supervise_connected(Owner *owner)
 
 void supervise_disconnected(Engine *engine, Owner *owner, gboolean end_process)
 {
-    if (--owner->connections > 0)
-        return;
+    if (--owner->connections > 0 || engine->ending)
+        return; /* when the daemon ends it is the daemon that closes */
     if (owner->state == OWNER_GONE)
         supervise_ended(engine, owner);
     else if (end_process && owner->state == OWNER_RUNNING && owner->watch && owner->leases->len > 0)

@@ -421,6 +421,7 @@ static void peer_release(Peer *peer)
     }
     if (lease->count > 1) {
         lease->count--;
+        handover_update(engine, lease);
         peer_ok(peer);
         return;
     }

@@ -200,6 +200,13 @@ int lockd_lock(int fd, hf_mode mode, off_t byte)
     return fcntl(fd, F_OFD_SETLK, &lock);
 }
 
+int lockd_unlock(int fd)
+{
+    struct flock lock = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
+
+    return fcntl(fd, F_OFD_SETLK, &lock);
+}
+
 int lockd_get_lock(int fd, struct flock *ret_lock)
 {
     *ret_lock = lockd_flock(F_WRLCK, LOCKD_BYTE);

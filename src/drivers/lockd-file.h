@@ -23,6 +23,8 @@ int lockd_open(struct hf_call *call, const struct hf_resource *resource, gboolea
 
 /* Takes the lock on one byte, at once; -1 with errno. */
 int lockd_lock(int fd, hf_mode mode, off_t byte);
+/* Gives back all that the descriptor has locked, whoever has copies of it; -1 with errno. */
+int lockd_unlock(int fd);
 /* What is in the way of an exclusive lock on byte 0; -1 with errno. */
 int lockd_get_lock(int fd, struct flock *ret_lock);
 /* TRUE on a network file system, where a holder's pid means nothing and data wants flushing. */

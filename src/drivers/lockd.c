@@ -14,6 +14,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -69,7 +70,7 @@ static int lockd_open_space(struct hf_call *call, const char *space, unsigned fl
     }
     if (errno != ENOENT || !(flags & HF_RESOURCE_CREATE))
         return lockd_fail(call, errno, "cannot open lockspace directory", space, "");
-    if (mkdir(space, 0700) < 0 && errno != EEXIST)
+    if (g_mkdir_with_parents(space, 0700) < 0)
         return lockd_fail(call, errno, "cannot make lockspace directory", space, "");
     return 0;
 }
@@ -156,13 +157,12 @@ static int lockd_acquire(struct hf_call *call, void *space, const struct hf_reso
     return 0;
 }
 
-static int lockd_release(struct hf_call *call, void *space, void *data)
+/* What is to be done with the file before its lock goes. */
+static int lockd_tidy(struct hf_call *call, const LockdHandle *handle)
 {
-    g_autoptr(LockdHandle) handle = data;
     struct stat st;
     gboolean alone;
 
-    (void)space;
     if (!*handle->space)
         return 0;
     /* Sharers on other hosts may have the file locked as well: only the last one may remove it,
@@ -180,6 +180,67 @@ static int lockd_release(struct hf_call *call, void *space, void *data)
     if (handle->slot >= 0 && lockd_clear_record(handle->fd, handle->slot, alone) < 0)
         return lockd_fail(call, errno, "released, but cannot clear the record in", handle->space,
                           handle->key);
+    return 0;
+}
+
+static int lockd_release(struct hf_call *call, void *space, void *data)
+{
+    g_autoptr(LockdHandle) handle = data;
+    int r = lockd_tidy(call, handle);
+
+    (void)space;
+    /* closing is not enough: a supervisor may have a copy of the descriptor */
+    if (lockd_unlock(handle->fd) < 0 && r == 0)
+        return lockd_fail(call, errno, "cannot unlock", handle->space, handle->key);
+    return r;
+}
+
+/* The bytes are "AUTOCREATE SLOT" in decimal. */
+static int lockd_save(struct hf_call *call, void *space, void *data, struct hf_saved *ret_saved)
+{
+    const LockdHandle *handle = data;
+
+    (void)call;
+    (void)space;
+    ret_saved->fds[0] = handle->fd;
+    ret_saved->n_fds = 1;
+    ret_saved->n_bytes = (unsigned)g_snprintf(ret_saved->bytes, sizeof(ret_saved->bytes), "%d %d",
+                                              handle->autocreate != 0, handle->slot);
+    return 0;
+}
+
+static int lockd_adopt(struct hf_call *call, void *space, const struct hf_resource *resource,
+                       const struct hf_saved *saved, void **ret_handle)
+{
+    g_autoptr(LockdHandle) handle = g_new0(LockdHandle, 1);
+    g_autofree char *text = g_strndup(saved->bytes, saved->n_bytes);
+    struct stat st;
+    int autocreate;
+
+    (void)space;
+    handle->fd = saved->n_fds == 1 ? saved->fds[0] : -1;
+    handle->space = g_strdup(resource->space);
+    handle->key = g_strdup(resource->key);
+    handle->mode = resource->mode;
+    if (handle->fd < 0 || sscanf(text, "%d %d", &autocreate, &handle->slot) != 2) {
+        hf_call_error(call, HF_ERR_INTERNAL, EINVAL, "what was saved of '%s' cannot be read",
+                      resource->key);
+        return -1;
+    }
+    handle->autocreate = autocreate != 0;
+    if (fstat(handle->fd, &st) < 0)
+        return lockd_fail(call, errno, "cannot look at", handle->space, handle->key);
+    lockd_claim(call, &st);
+    if (*handle->space && !lockd_still_there(handle->space, handle->key, &st)) {
+        hf_call_error(call, HF_ERR_STORAGE, ESTALE,
+                      "lock file '%s' in '%s' was removed or replaced meanwhile", handle->key,
+                      handle->space);
+        return -1;
+    }
+    /* what the descriptor has locked it may lock again; if it had lost it, this takes it back */
+    if (lockd_lock(handle->fd, handle->mode, LOCKD_BYTE) < 0)
+        return lockd_fail(call, errno, "somebody else has locked", handle->space, handle->key);
+    *ret_handle = g_steal_pointer(&handle);
     return 0;
 }
 
@@ -277,7 +338,7 @@ const struct hf_driver hf_driver_lockd = {
     .name = "lockd",
     .version = HOLDFAST_VERSION,
     .description = "file locks on the disk itself or in lockspace directories, as virtlockd's",
-    .capabilities = HF_CAN_SHARE | HF_HAS_HOST,
+    .capabilities = HF_CAN_SHARE | HF_HAS_HOST | HF_SURVIVES,
     .open_space = lockd_open_space,
     .acquire = lockd_acquire,
     .release = lockd_release,
@@ -285,4 +346,6 @@ const struct hf_driver hf_driver_lockd = {
     .holder = lockd_holder,
     .create = lockd_create,
     .remove = lockd_remove,
+    .save = lockd_save,
+    .adopt = lockd_adopt,
 };

@@ -24,6 +24,22 @@ static int nop_release(struct hf_call *call, void *space, void *handle)
     return 0;
 }
 
+static int nop_save(struct hf_call *call, void *space, void *handle, struct hf_saved *ret_saved)
+{
+    (void)call;
+    (void)space;
+    (void)handle;
+    ret_saved->n_fds = ret_saved->n_bytes = 0;
+    return 0;
+}
+
+static int nop_adopt(struct hf_call *call, void *space, const struct hf_resource *resource,
+                     const struct hf_saved *saved, void **ret_handle)
+{
+    (void)saved;
+    return nop_acquire(call, space, resource, NULL, ret_handle);
+}
+
 static int nop_holder(struct hf_call *call, void *space, const struct hf_resource *resource,
                       int *ret_free)
 {
@@ -39,8 +55,10 @@ const struct hf_driver hf_driver_nop = {
     .name = "nop",
     .version = HOLDFAST_VERSION,
     .description = "locks nothing; keeps the list of who has what on this host",
-    .capabilities = HF_CAN_SHARE,
+    .capabilities = HF_CAN_SHARE | HF_SURVIVES,
     .acquire = nop_acquire,
     .release = nop_release,
     .holder = nop_holder,
+    .save = nop_save,
+    .adopt = nop_adopt,
 };

@@ -34,14 +34,16 @@ static gboolean native_is_text(json_object *value)
  * integers beyond 64 bits, which it takes for the nearest it has. */
 static gboolean native_numbers_are_sane(json_object *value)
 {
+    const char *point;
+
     switch (json_object_get_type(value)) {
     case json_type_double:
-        /* it would be repeated as it was written, which need not be JSON, such as "1." */
-        json_object_set_serializer(value, NULL, NULL, NULL);
-        return isfinite(json_object_get_double(value)) != 0;
+        /* its text is as it was written, which need not be JSON, such as "1." */
+        point = strchr(json_object_to_json_string(value), '.');
+        return isfinite(json_object_get_double(value)) && (!point || g_ascii_isdigit(point[1]));
     case json_type_int:
         return json_object_get_int64(value) > G_MININT64 &&
-               json_object_get_int64(value) < G_MAXINT64;
+               json_object_get_uint64(value) <= G_MAXINT64;
     case json_type_array:
         for (size_t i = 0; i < json_object_array_length(value); i++)
             if (!native_numbers_are_sane(json_object_array_get_idx(value, i)))

@@ -18,6 +18,15 @@ def held_locks(path):
         return [found[1] for found in map(LINE.match, table) if found and found[2] == identity]
 
 
+def file_system_locks(path):
+    """The modes of all locks on the file system of path, which may be mounted elsewhere only."""
+    device = os.stat(path).st_dev
+    prefix = f"{os.major(device):02x}:{os.minor(device):02x}:"
+    with open("/proc/locks", encoding="ascii") as table:
+        lines = [line.split() for line in table]
+    return [fields[3] for fields in lines if "->" not in fields and fields[5].startswith(prefix)]
+
+
 def _identity(path):
     """The device and inode of path as /proc/locks writes them.
 

@@ -26,8 +26,8 @@ PROTOCOL = 1
 TIMEOUT = 60
 LINE_MAX = 1024 * 1024
 ERROR_CLASSES = ("InvalidSyntax", "CommandNotFound", "InvalidArgument", "PermissionDenied", "Busy",
-                 "NotHeld", "NoSuchOwner", "LeaseRequired", "BadResource", "StorageError", "Timeout",
-                 "Internal")
+                 "NotHeld", "NoSuchOwner", "LeaseRequired", "BadResource", "StorageError",
+                 "Timeout", "Internal")
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 # Freed memory is kept for a while by the address sanitizer, which would be measured as well.
 SANITIZER_ENV = {"ASAN_OPTIONS": "quarantine_size_mb=4:" + os.environ.get("ASAN_OPTIONS", "")}
@@ -198,8 +198,9 @@ class Vm:
     def __init__(self, name, uuid=None, argv=("sleep", "infinity"), **options):
         self.name = name
         self.uuid = str(uuid or uuids.uuid4())
+        options.setdefault("stdin", subprocess.DEVNULL)
         # pylint: disable-next=consider-using-with
-        self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, **options)
+        self.process = subprocess.Popen(argv, **options)
         self.pid = self.process.pid
 
     def __enter__(self):
@@ -216,8 +217,8 @@ class Vm:
         """End it and collect it."""
         self.process.send_signal(signal_number)
         self.process.wait()
-        if self.process.stdout:
-            self.process.stdout.close()
+        for pipe in filter(None, (self.process.stdin, self.process.stdout)):
+            pipe.close()
 
     def kill_without_reaping(self):
         """End it and leave it as a zombie."""
@@ -251,7 +252,7 @@ class Daemon:
     """A private holdfastd: its files are in a directory of its own, the host's are not read."""
 
     def __init__(self, directory, *, binary=None, wrapper=(), env=None, user=None, limits=None,
-                 settings=None):
+                 settings=None, options=("--no-keeper",)):
         self.directory = Path(directory)
         self.directory.mkdir(exist_ok=True)
         self.socket = self.directory / "s"
@@ -263,6 +264,7 @@ class Daemon:
         self.env = {**os.environ, "LC_ALL": "C", "TZ": "UTC", **SANITIZER_ENV, **(env or {})}
         self.user = user
         self.limits = limits or {}
+        self.options = options
         self.process = None
         conf = {"lockd_conf": "", "host_name": self.host, "log_level": 2,
                 "virtlockd_socket": self.virtlockd_socket, **(settings or {})}
@@ -282,7 +284,8 @@ class Daemon:
         with self.log_path.open("ab") as log:
             # pylint: disable-next=consider-using-with,subprocess-popen-preexec-fn
             self.process = subprocess.Popen(
-                [*self.wrapper, self.binary, "--socket", self.socket, "--config", self.conf_path],
+                [*self.wrapper, self.binary, "--socket", self.socket, "--config", self.conf_path,
+                 *self.options],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env, cwd="/",
                 preexec_fn=set_limits if self.limits else None, **identity)
 

@@ -33,7 +33,7 @@ class Daemon:
         with open(self.workdir / "daemon.log", "a", encoding="utf-8") as log:
             # pylint: disable=consider-using-with
             self.process = subprocess.Popen(
-                [HOLDFASTD, "--socket", self.workdir / "s", "--config",
+                [HOLDFASTD, "--no-keeper", "--socket", self.workdir / "s", "--config",
                  self.workdir / "holdfast.conf"], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         command = [HOLDFAST, "--socket", self.workdir / "s", "--quiet", "status"]
         wait_until(lambda: subprocess.run(command, check=False, capture_output=True).returncode == 0

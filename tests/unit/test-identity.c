@@ -246,19 +246,19 @@ static void test_guess_disk(Fixture *self, gconstpointer data)
 {
     g_autofree char *real = realpath(self->file, NULL);
     g_autofree char *hash = g_compute_checksum_for_string(G_CHECKSUM_SHA256, real, -1);
-    g_autofree char *before = identity_guess_disk(getpid(), hash);
+    g_autofree char *before = identity_guess_disk(getpid(), hash, NULL);
     int fd = open(self->file, O_RDONLY | O_CLOEXEC);
-    g_autofree char *found = identity_guess_disk(getpid(), hash);
+    g_autofree char *found = identity_guess_disk(getpid(), hash, NULL);
 
     (void)data;
     g_assert_cmpint(fd, >=, 0);
     g_assert_null(before);
     g_assert_cmpstr(found, ==, real);
     close(fd);
-    g_assert_null(identity_guess_disk(getpid(), "key"));
-    g_assert_null(identity_guess_disk(0, hash));
-    g_assert_null(identity_guess_disk(-1, hash));
-    g_assert_null(identity_guess_disk(G_MAXINT, hash));
+    g_assert_null(identity_guess_disk(getpid(), "key", NULL));
+    g_assert_null(identity_guess_disk(0, hash, NULL));
+    g_assert_null(identity_guess_disk(-1, hash, NULL));
+    g_assert_null(identity_guess_disk(G_MAXINT, hash, NULL));
 }
 
 int main(int argc, char **argv)

@@ -326,7 +326,7 @@ static const WrongCase wrong_cases[] = {
     {ACQUIRE, "{\"owner\":{\"pid\":-1}}", "owner.pid"},
     {ACQUIRE, "{\"owner\":{\"pid\":2147483648}}", "owner.pid"},
     {ACQUIRE, "{\"owner\":{\"pid\":4294967297}}", "owner.pid"},
-    {ACQUIRE, "{\"owner\":{\"pid\":9223372036854775807}}", "owner.pid"},
+    {ACQUIRE, "{\"owner\":{\"pid\":9223372036854775806}}", "owner.pid"},
     {ACQUIRE, "{\"owner\":{\"pid\":1.0}}", "owner.pid"},
     {ACQUIRE, "{\"owner\":{\"pid\":\"1\"}}", "owner.pid"},
     {ACQUIRE, "{\"owner\":{\"pid\":true}}", "owner.pid"},

@@ -1,0 +1,489 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* See vault.h. */
+#define G_LOG_DOMAIN "holdfast.vault"
+
+#include "vault.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+/* A message that waits until the supervisor's socket has room. */
+typedef struct VaultMessage {
+    char *text;
+    int fd; /* a copy of ours, or -1 */
+} VaultMessage;
+
+typedef struct VaultCommit {
+    guint64 after; /* number of the last message that has to be sent first */
+    char *text;
+    gsize len;
+    VaultDone done;
+    void *data;
+} VaultCommit;
+
+struct Vault {
+    VaultKind kind;
+    int socket;
+    void (*on_lost)(void *data);
+    void *lost_data;
+    sd_event_source *source; /* of the socket: room in it, and its end */
+    GQueue messages;         /* of VaultMessage */
+    guint64 queued;          /* messages ever queued or sent */
+    guint64 sent;
+    GQueue commits; /* of VaultCommit */
+
+    GHashTable *kept;  /* name -> descriptor, not yet taken */
+    GHashTable *names; /* set of names in use */
+    GQueue free_names; /* of char *: short names are worth keeping, see vault_new_name() */
+    guint next_name;
+
+    char *path;
+    int ledger;
+    gsize size;
+};
+
+/* ---- what was kept --------------------------------------------------------------------- */
+
+static void vault_found(Vault *vault, const char *name, int fd)
+{
+    if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
+        return; /* no such descriptor: the list was wrong */
+    g_hash_table_replace(vault->kept, g_strdup(name), GINT_TO_POINTER(fd));
+    g_hash_table_add(vault->names, g_strdup(name));
+}
+
+/* The keeper's list: a file with a line "NAME NUMBER" for each. */
+static void vault_find_keeper(Vault *vault)
+{
+    const char *number = g_getenv("HOLDFAST_KEPT");
+    int fd = number ? atoi(number) : -1;
+    char name[256];
+    FILE *file;
+    int kept;
+
+    if (fd < 0 || lseek(fd, 0, SEEK_SET) < 0 || !(file = fdopen(fd, "r")))
+        return;
+    while (fscanf(file, "%255s %d", name, &kept) == 2)
+        vault_found(vault, name, kept);
+    fclose(file);
+    g_unsetenv("HOLDFAST_KEPT");
+}
+
+/* systemd hands sockets of units and stored descriptors over together: ours have a mark. */
+static void vault_find_systemd(Vault *vault)
+{
+    char **names = NULL;
+    int n = sd_listen_fds_with_names(FALSE, &names);
+
+    for (int i = 0; i < n; i++) {
+        if (g_str_has_prefix(names[i], "hf-"))
+            vault_found(vault, names[i] + 3, SD_LISTEN_FDS_START + i);
+        free(names[i]);
+    }
+    free(names);
+}
+
+int vault_take(Vault *vault, const char *name)
+{
+    gpointer value;
+
+    if (!g_hash_table_lookup_extended(vault->kept, name, NULL, &value))
+        return -1;
+    g_hash_table_remove(vault->kept, name);
+    return GPOINTER_TO_INT(value);
+}
+
+GPtrArray *vault_untaken(Vault *vault)
+{
+    GPtrArray *names = g_ptr_array_new_with_free_func(g_free);
+    GHashTableIter iter;
+    gpointer name;
+
+    g_hash_table_iter_init(&iter, vault->kept);
+    while (g_hash_table_iter_next(&iter, &name, NULL))
+        g_ptr_array_add(names, g_strdup(name));
+    return names;
+}
+
+/* ---- names ----------------------------------------------------------------------------- */
+
+/* As short as possible: systemd hands all names over in one environment string of at most 128 KiB,
+ * which with a mark, three letters and a colon is enough for 18,000 descriptors. */
+char *vault_new_name(Vault *vault)
+{
+    static const char letters[] = "0123456789abcdefghijklmnopqrstuvwxyz"
+                                  "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
+    char *name = g_queue_pop_head(&vault->free_names);
+
+    while (!name) {
+        char text[16], *p = text + sizeof(text) - 1;
+        guint number = vault->next_name++;
+
+        *p = '\0';
+        do
+            *--p = letters[number % 62];
+        while ((number /= 62) > 0);
+        if (!g_hash_table_contains(vault->names, p))
+            name = g_strdup(p);
+    }
+    g_hash_table_add(vault->names, g_strdup(name));
+    return name;
+}
+
+/* ---- sending --------------------------------------------------------------------------- */
+
+static int vault_send(const Vault *vault, const char *text, int fd)
+{
+    union {
+        struct cmsghdr header;
+        char space[CMSG_SPACE(sizeof(int))];
+    } control = {0};
+    struct iovec iov = {.iov_base = (char *)text, .iov_len = strlen(text)};
+    struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1};
+
+    if (fd >= 0) {
+        struct cmsghdr *cmsg = &control.header;
+
+        message.msg_control = &control;
+        message.msg_controllen = sizeof(control);
+        cmsg->cmsg_level = SOL_SOCKET;
+        cmsg->cmsg_type = SCM_RIGHTS;
+        cmsg->cmsg_len = CMSG_LEN(sizeof(int));
+        memcpy(CMSG_DATA(cmsg), &fd, sizeof(fd));
+    }
+    return sendmsg(vault->socket, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -errno : 0;
+}
+
+static void vault_message_free(VaultMessage *message)
+{
+    g_free(message->text);
+    if (message->fd >= 0)
+        close(message->fd);
+    g_free(message);
+}
+
+static gboolean vault_is_busy(int r)
+{
+    /* the second: the kernel limits how many descriptors may be in sockets at once */
+    return r == -EAGAIN || r == -ENOBUFS || r == -ETOOMANYREFS;
+}
+
+static void vault_lost(Vault *vault, int r)
+{
+    g_critical("the supervisor that keeps the locks' descriptors does not answer any more (%s): "
+               "locks will not survive this process",
+               g_strerror(-r));
+    vault->kind = VAULT_NONE;
+    sd_event_source_set_enabled(vault->source, SD_EVENT_OFF);
+    if (vault->on_lost)
+        vault->on_lost(vault->lost_data);
+}
+
+static void vault_do_commits(Vault *vault)
+{
+    VaultCommit *commit;
+
+    while ((commit = g_queue_peek_head(&vault->commits)) &&
+           (commit->after <= vault->sent || vault->kind == VAULT_NONE)) {
+        g_queue_pop_head(&vault->commits);
+        vault_write(vault, commit->text, commit->len);
+        commit->done(commit->data);
+        g_free(commit->text);
+        g_free(commit);
+    }
+}
+
+static int vault_on_socket(sd_event_source *source, int fd, uint32_t events, void *data)
+{
+    Vault *vault = data;
+    VaultMessage *message;
+
+    (void)fd;
+    if (events & EPOLLHUP)
+        vault_lost(vault, -EPIPE);
+    while (vault->kind != VAULT_NONE && (message = g_queue_peek_head(&vault->messages))) {
+        int r = vault_send(vault, message->text, message->fd);
+
+        if (vault_is_busy(r))
+            break;
+        if (r < 0) {
+            vault_lost(vault, r);
+            break;
+        }
+        vault->sent++;
+        vault_message_free(g_queue_pop_head(&vault->messages));
+    }
+    if (vault->kind != VAULT_NONE && g_queue_is_empty(&vault->messages))
+        sd_event_source_set_io_events(source, 0);
+    vault_do_commits(vault);
+    return 0;
+}
+
+static void vault_post(Vault *vault, const char *text, int fd)
+{
+    VaultMessage *message;
+    int r = -EAGAIN;
+
+    if (vault->kind == VAULT_NONE)
+        return;
+    vault->queued++;
+    if (g_queue_is_empty(&vault->messages))
+        r = vault_send(vault, text, fd);
+    if (r == 0) {
+        vault->sent++;
+        return;
+    }
+    if (!vault_is_busy(r)) {
+        vault_lost(vault, r);
+        return;
+    }
+    message = g_new0(VaultMessage, 1);
+    message->text = g_strdup(text);
+    message->fd = fd >= 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 3) : -1;
+    g_queue_push_tail(&vault->messages, message);
+    sd_event_source_set_io_events(vault->source, EPOLLOUT);
+}
+
+/* systemd's names are marked, so that they are told from those of socket units. */
+static const char *vault_mark(const Vault *vault)
+{
+    return vault->kind == VAULT_SYSTEMD ? "hf-" : "";
+}
+
+void vault_store(Vault *vault, const char *name, int fd)
+{
+    char text[128];
+
+    g_hash_table_add(vault->names, g_strdup(name));
+    /* without FDPOLL=0 systemd drops a pidfd as soon as its process has ended */
+    g_snprintf(text, sizeof(text), "FDSTORE=1\nFDPOLL=0\nFDNAME=%s%s\n", vault_mark(vault), name);
+    vault_post(vault, text, fd);
+}
+
+void vault_remove(Vault *vault, const char *name)
+{
+    char text[128];
+
+    g_snprintf(text, sizeof(text), "FDSTOREREMOVE=1\nFDNAME=%s%s\n", vault_mark(vault), name);
+    vault_post(vault, text, -1);
+    if (g_hash_table_remove(vault->names, name))
+        g_queue_push_tail(&vault->free_names, g_strdup(name));
+}
+
+void vault_ready(Vault *vault)
+{
+    vault_post(vault, "READY=1\n", -1);
+}
+
+/* ---- the ledger ------------------------------------------------------------------------ */
+
+void vault_write(Vault *vault, const char *text, gsize len)
+{
+    ssize_t n = vault->ledger < 0 || len == 0 ? (ssize_t)len : write(vault->ledger, text, len);
+
+    if (n == (ssize_t)len)
+        vault->size += len;
+    else
+        g_critical("cannot write %s: %s; leases made now will not survive this process",
+                   vault->path, n < 0 ? g_strerror(errno) : "no room");
+}
+
+void vault_commit(Vault *vault, const char *text, gsize len, VaultDone done, void *data)
+{
+    VaultCommit *commit;
+
+    if (vault->kind == VAULT_NONE ||
+        (vault->sent == vault->queued && g_queue_is_empty(&vault->commits))) {
+        vault_write(vault, text, len);
+        done(data);
+        return;
+    }
+    commit = g_new0(VaultCommit, 1);
+    commit->after = vault->queued;
+    commit->text = g_memdup2(text, len);
+    commit->len = len;
+    commit->done = done;
+    commit->data = data;
+    g_queue_push_tail(&vault->commits, commit);
+}
+
+char *vault_read(Vault *vault, gsize *ret_len)
+{
+    char *text = NULL;
+
+    if (g_file_get_contents(vault->path, &text, ret_len, NULL))
+        return text;
+    *ret_len = 0;
+    return g_strdup("");
+}
+
+void vault_rewrite(Vault *vault, const char *text, gsize len)
+{
+    g_autofree char *fresh = g_strconcat(vault->path, ".new", NULL);
+    int fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+
+    if (fd < 0 || write(fd, text, len) != (ssize_t)len || rename(fresh, vault->path) < 0) {
+        g_critical("cannot write %s: %s; leases will not survive this process", vault->path,
+                   g_strerror(errno));
+        if (fd >= 0)
+            close(fd);
+        return;
+    }
+    if (vault->ledger >= 0)
+        close(vault->ledger);
+    vault->ledger = fd;
+    vault->size = len;
+}
+
+gsize vault_ledger_size(const Vault *vault)
+{
+    return vault->size;
+}
+
+void vault_remove_ledger(Vault *vault)
+{
+    unlink(vault->path);
+}
+
+/* ---- beginning and end ----------------------------------------------------------------- */
+
+void vault_on_lost(Vault *vault, void (*func)(void *data), void *data)
+{
+    vault->on_lost = func;
+    vault->lost_data = data;
+}
+
+VaultKind vault_kind(const Vault *vault)
+{
+    return vault->kind;
+}
+
+const char *vault_kind_name(const Vault *vault)
+{
+    static const char *const names[] = {"none", "systemd", "keeper"};
+
+    return names[vault->kind];
+}
+
+guint vault_count(const Vault *vault)
+{
+    return g_hash_table_size(vault->names);
+}
+
+/* $NOTIFY_SOCKET as systemd sets it: a path, or "@" for the abstract name space. */
+static int vault_connect_systemd(const char *path)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    size_t len = strlen(path);
+    int fd, r;
+
+    if (len >= sizeof(address.sun_path) || (*path != '/' && *path != '@'))
+        return -EINVAL;
+    memcpy(address.sun_path, path, len);
+    if (*path == '@')
+        address.sun_path[0] = '\0';
+    fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return -errno;
+    r = connect(fd, (struct sockaddr *)&address,
+                (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len));
+    if (r < 0) {
+        r = -errno;
+        close(fd);
+        return r;
+    }
+    return fd;
+}
+
+/* $HOLDFAST_KEEPER: the number of our end of a socket pair; -1 if it is none. */
+static int vault_keeper_socket(const char *number)
+{
+    int fd = atoi(number), type = 0;
+    socklen_t len = sizeof(type);
+
+    if (fd <= STDERR_FILENO || getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0 ||
+        type != SOCK_SEQPACKET || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0) {
+        g_warning("$HOLDFAST_KEEPER is no keeper's socket: locks will not survive this process");
+        return -1;
+    }
+    return fd;
+}
+
+static void vault_find_supervisor(Vault *vault)
+{
+    const char *keeper = g_getenv("HOLDFAST_KEEPER");
+    const char *notify = g_getenv("NOTIFY_SOCKET");
+
+    if (keeper) {
+        vault->socket = vault_keeper_socket(keeper);
+        if (vault->socket >= 0)
+            vault->kind = VAULT_KEEPER;
+        g_unsetenv("HOLDFAST_KEEPER");
+        vault_find_keeper(vault);
+    } else if (notify) {
+        vault->socket = vault_connect_systemd(notify);
+        if (vault->socket >= 0)
+            vault->kind = VAULT_SYSTEMD;
+        else
+            g_warning("cannot reach $NOTIFY_SOCKET: %s; locks will not survive this process",
+                      g_strerror(-vault->socket));
+        vault_find_systemd(vault);
+    }
+}
+
+int vault_new(sd_event *event, const char *ledger_path, Vault **ret_vault)
+{
+    Vault *vault = g_new0(Vault, 1);
+    int r = 0;
+
+    vault->socket = -1;
+    vault->ledger = -1;
+    vault->path = g_strdup(ledger_path);
+    vault->kept = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    vault->names = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    vault_find_supervisor(vault);
+    if (vault->kind != VAULT_NONE)
+        r = sd_event_add_io(event, &vault->source, vault->socket, 0, vault_on_socket, vault);
+    if (r < 0) {
+        vault_free(vault);
+        return r;
+    }
+    *ret_vault = vault;
+    return 0;
+}
+
+void vault_free(Vault *vault)
+{
+    VaultMessage *message;
+    VaultCommit *commit;
+    GHashTableIter iter;
+    gpointer fd;
+
+    while ((message = g_queue_pop_head(&vault->messages)))
+        vault_message_free(message);
+    while ((commit = g_queue_pop_head(&vault->commits))) {
+        g_free(commit->text);
+        g_free(commit);
+    }
+    g_hash_table_iter_init(&iter, vault->kept);
+    while (g_hash_table_iter_next(&iter, NULL, &fd))
+        close(GPOINTER_TO_INT(fd));
+    g_hash_table_unref(vault->kept);
+    g_hash_table_unref(vault->names);
+    g_queue_clear_full(&vault->free_names, g_free);
+    sd_event_source_disable_unref(vault->source);
+    if (vault->socket >= 0)
+        close(vault->socket);
+    if (vault->ledger >= 0)
+        close(vault->ledger);
+    g_free(vault->path);
+    g_free(vault);
+}

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""As many connections as there are VMs: idle ones cost the others nothing.
+
+Work is measured in processor time, which a busy machine does not change much.
+"""
+
+import resource
+import time
+import uuid as uuids
+
+import pytest
+from lock_table import held_locks
+from native import Client, Refused, raise_descriptor_limit, sanitizer
+from waiting import wait_until
+
+IDLE = 5000
+PAIRS = 400
+RUNS = 5
+# A connection costs some hundred bytes; an address sanitizer keeps far more for each allocation.
+MEMORY = IDLE * 4 * 1024 * (8 if sanitizer() else 1)
+GROSSLY = 3
+
+
+def native_pairs(daemon, vm, image):
+    """Acquire and release over the native protocol, many times."""
+    with daemon.client() as client:
+        for _ in range(PAIRS):
+            client.acquire(vm, image)
+            client.release(vm)
+
+
+def rpc_pairs(daemon, vm, image):
+    """The same over virtlockd's."""
+    with daemon.peer() as peer:
+        peer.register(vm.pid, vm.name)
+        for _ in range(PAIRS):
+            peer.acquire(str(image))
+            peer.release(str(image))
+
+
+def cost(daemon, work, *args):
+    """The processor time that the daemon takes for some work, at best."""
+    costs = []
+    for _ in range(RUNS):
+        before = daemon.cpu_seconds()
+        work(daemon, *args)
+        costs.append(daemon.cpu_seconds() - before)
+    return min(costs)
+
+
+@pytest.fixture(name="idle_connections")
+def fixture_idle_connections(daemon):
+    """Opens connections that then say nothing: idle_connections(protocol, number, vm)."""
+    reason = raise_descriptor_limit(IDLE + 500)
+    if reason:
+        pytest.skip(reason)
+    connections = []
+
+    def idle_connections(protocol, number, vm):
+        for count in range(number):
+            if protocol == "native":
+                connections.append(daemon.client())
+            else:
+                connections.append(daemon.peer())
+                connections[-1].register(vm.pid, f"vm{count}", uuids.UUID(vm.uuid))
+    try:
+        yield idle_connections
+    finally:
+        for connection in connections:
+            connection.close()
+
+
+@pytest.mark.parametrize("protocol", ["native", "virtlockd"])
+def test_many_idle_connections(daemon, idle_connections, vm, other_vm, image, protocol):
+    """5,000 idle connections: the work for the others stays the same, and the memory is bounded."""
+    works = (native_pairs, rpc_pairs)
+    before = [cost(daemon, work, other_vm, image) for work in works]
+    memory = daemon.rss()
+    idle_connections(protocol, IDLE, vm)
+    with daemon.client() as client:
+        assert client.call("query-status")["connections"] == IDLE + 1
+        after = [cost(daemon, work, other_vm, image) for work in works]
+        print(f"{IDLE} idle {protocol} connections: ms of CPU for {PAIRS} pairs "
+              f"{[round(1000 * x, 1) for x in before]} -> {[round(1000 * x, 1) for x in after]}, "
+              f"{(daemon.rss() - memory) // IDLE} bytes a connection")
+        for first, second in zip(before, after):
+            assert second < GROSSLY * first
+        assert daemon.rss() - memory < MEMORY
+        client.acquire(other_vm, image)
+        assert held_locks(image) == ["WRITE"]
+
+
+def test_idle_daemon_is_idle(daemon, idle_connections, vm):
+    """Nothing wakes a daemon that nobody asks: what it takes is what the questions cost."""
+    idle_connections("native", 50, vm)
+    with daemon.client() as client:
+        before = daemon.cpu_seconds()
+        end = time.monotonic() + 1
+        asked = 0
+        while time.monotonic() < end:
+            client.call("query-commands")
+            asked += 1
+        busy = daemon.cpu_seconds() - before
+        client.close()
+        before = daemon.cpu_seconds()
+        wait_until(lambda: time.monotonic() > end + 0.5, "a moment without questions")
+        assert daemon.cpu_seconds() - before < busy / 10, asked
+
+
+LIMIT = 60
+
+
+def test_descriptor_limit(start_daemon, start_vm, new_image):
+    """At the limit of open files those who are served go on, and newcomers wait for a place."""
+    daemon = start_daemon(limits={resource.RLIMIT_NOFILE: LIMIT})
+    vm, image = start_vm(), new_image("a")
+    waiting = []
+    with daemon.client() as client:
+        try:
+            for _ in range(LIMIT):
+                waiting.append(daemon.raw())
+            wait_until(lambda: daemon.descriptors() == LIMIT, "the limit to be reached")
+            wait_until(lambda: "cannot accept" in daemon.log(), "a warning")
+            # it does not spin while it cannot accept anybody
+            start, used = time.monotonic(), daemon.cpu_seconds()
+            wait_until(lambda: time.monotonic() - start > 0.5, "half a second")
+            assert daemon.cpu_seconds() - used < 0.25
+            assert client.call("query-commands")
+            with pytest.raises(Refused) as refusal:
+                client.acquire(vm, image)
+            assert refusal.value.error_class in ("StorageError", "Internal")
+            assert refusal.value.data["errno"] == 24
+            assert "limit" in refusal.value.desc
+            assert held_locks(image) == []
+            for sock in waiting[:40]:
+                sock.close()
+            wait_until(lambda: daemon.descriptors() < LIMIT, "places to be free again")
+            # the last one that connected has its turn when all before it had
+            with Client(waiting[-1]) as last:
+                assert last.acquire(vm, image)
+                assert last.release(vm) == 1
+        finally:
+            for sock in waiting:
+                sock.close()
+    with daemon.client() as client:
+        assert client.acquire(vm, image)
+        client.release(vm)
+    assert daemon.log().count("cannot accept") < 100
+
+
+def test_come_and_go(daemon, vm, image):
+    """Connections that come and go leave nothing behind."""
+    daemon.assert_serves(image, vm)
+    with daemon.client() as client:
+        def alone():
+            return client.call("query-status")["connections"] == 1
+        wait_until(alone, "the first ones to be gone")
+        before = daemon.descriptors()
+        for _ in range(1000):
+            daemon.raw().close()
+            daemon.raw("virtlockd").close()
+        wait_until(alone, "the others to be gone")
+        assert daemon.descriptors() == before
+    daemon.assert_serves(image, vm)

@@ -1,0 +1,546 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The documentation against the programs: what it lists is there, and what is there is listed."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+from xml.etree import ElementTree
+
+import lock_rig
+import pytest
+from native import Refused
+from waiting import wait_until
+
+core = pytest.importorskip("docutils.core")
+nodes = pytest.importorskip("docutils.nodes")
+
+REPOSITORY = lock_rig.REPOSITORY
+DOCS = REPOSITORY / "docs"
+SOURCES = sorted([*DOCS.glob("*.rst"), *DOCS.glob("man/*.rst")])
+BUILD = lock_rig.build_dir()
+HTML = BUILD / "docs" / "html"
+NATIVE = DOCS / "native-protocol.rst"
+EVENTS_OF_THE_COMMAND = {"EVENTS_LOST"}
+
+built = pytest.mark.skipif(not HTML.is_dir(), reason="$HF_BUILD was built without docs")
+
+
+def doctree(path):
+    """A page as docutils reads it; a warning is an error."""
+    return core.publish_doctree(path.read_text(encoding="utf-8"), source_path=str(path),
+                                settings_overrides={"halt_level": 2, "report_level": 2,
+                                                    "syntax_highlight": "none"})
+
+
+def section(tree, title):
+    """The section of that title."""
+    return next(found for found in tree.findall(nodes.section)
+                if found[0].astext().lower() == title.lower())
+
+
+def rows(table):
+    """The rows of a table, each a list of entries."""
+    return [list(row) for row in table.findall(nodes.row)]
+
+
+def first_column(table):
+    """The texts in the first column of a table, without its heading."""
+    return [row[0].astext() for row in rows(table)[1:]]
+
+
+def definitions(tree):
+    """The terms of all definition lists, with their definitions."""
+    return {item[0].astext(): item[-1] for item in tree.findall(nodes.definition_list_item)}
+
+
+def literals(tree):
+    """Everything that is set as a literal."""
+    return {found.astext() for found in tree.findall(nodes.literal)}
+
+
+def code_blocks(path, language=None):
+    """The blocks of a page in that language, "" for those of none."""
+    return [block.astext() for block in doctree(path).findall(nodes.literal_block)
+            if [name for name in block["classes"] if name != "code"] ==
+            ([language] if language else [])]
+
+
+def page_id(path):
+    """A page's name in a test's."""
+    return path.name.removesuffix(".rst")
+
+
+def run(*argv, **options):
+    """Run a command to its end."""
+    return subprocess.run([str(arg) for arg in argv], check=False, capture_output=True, text=True,
+                          timeout=60, **options)
+
+
+def shown_options(program, *verb):
+    """The options that a program's help shows."""
+    text = run(BUILD / program, *verb, "--help").stdout
+    return set(re.findall(r"(?m)^  (?:-\w, |    )?(--[a-z-]+)", text)) | \
+        set(re.findall(r"(?m)^  (-\w), --", text))
+
+
+# ---- the pages -----------------------------------------------------------------------------------
+
+@built
+def test_html_is_complete():
+    """Each source has its page, which is well-formed, and there is nothing else."""
+    pages = {path.name for path in HTML.glob("*.html")}
+    assert pages == {page_id(path) + ".html" for path in SOURCES}
+    for name in pages:
+        ElementTree.parse(HTML / name)
+
+
+def links(path):
+    """The links of a page: (page, fragment); and the fragments that it has."""
+    root = ElementTree.parse(path).getroot()
+    elements = list(root.iter())
+    hrefs = [element.attrib[name] for element in elements for name in ("href", "src")
+             if name in element.attrib]
+    assert not [href for href in hrefs if "://" in href], "a link out of the documentation"
+    return [href.partition("#")[::2] for href in hrefs], \
+        {element.attrib["id"] for element in elements if "id" in element.attrib}
+
+
+@built
+def test_links_resolve():
+    """No link leads nowhere, and every page can be reached from the index."""
+    pages = {path.name: links(path) for path in HTML.glob("*.html")}
+    for name, (targets, _) in pages.items():
+        for target, fragment in targets:
+            target = target or name
+            assert (HTML / target).exists(), f"{name}: {target}"
+            assert not fragment or fragment in pages[target][1], f"{name}: {target}#{fragment}"
+    seen, todo = set(), ["index.html"]
+    while todo:
+        name = todo.pop()
+        if name in pages and name not in seen:
+            seen.add(name)
+            todo += [target for target, _ in pages[name][0]]
+    assert seen == set(pages)
+
+
+@built
+@pytest.mark.parametrize("path", [path for path in SOURCES if path.parent.name == "man"],
+                         ids=page_id)
+def test_manual_page(path):
+    """A manual page has the parts that all have, and its links are to pages that there are."""
+    tree = doctree(path)
+    titles = [found[0].astext() for found in tree.children if isinstance(found, nodes.section)]
+    assert titles[:2] == ["SYNOPSIS", "DESCRIPTION"] and titles[-1] == "SEE ALSO"
+    page = (HTML / f"{page_id(path)}.html").read_text(encoding="utf-8")
+    assert not re.search(r"<strong>(holdfast|libholdfast)[^<]*</strong>\([0-9]\)", page)
+    assert f".TH \"{tree[0].astext().upper()}\" {page_id(path)[-1]} " in \
+        (BUILD / "docs" / "man" / page_id(path)).read_text(encoding="utf-8")
+
+
+# ---- the native protocol -------------------------------------------------------------------------
+
+def documented_commands():
+    """The commands of the protocol's page: name -> (access, definition)."""
+    found = {}
+    for term, definition in definitions(section(doctree(NATIVE), "Commands")).items():
+        name, _, access = term.partition(" ")
+        found[name] = "full" if access == "(full)" else "read", definition
+    return found
+
+
+def argument_names():
+    """Every name that the protocol's parser compares with."""
+    text = (REPOSITORY / "src/protocol/native.c").read_text(encoding="utf-8")
+    return set(re.findall(r'strcmp\(key, "(\w+)"\)', text)) - {"execute", "arguments", "id"}
+
+
+def documented_arguments(definition):
+    """The arguments that a command's definition lists, in a table or in its text."""
+    tables = list(definition.findall(nodes.table))
+    return set(first_column(tables[0])) if tables else literals(definition) & argument_names()
+
+
+def refusal(client, command, **arguments):
+    """The error of a request, or None."""
+    try:
+        client.call(command, **arguments)
+    except Refused as error:
+        return error
+    return None
+
+
+def knows_argument(client, command, name):
+    """Whether a command of the daemon knows an argument; its value is always of a wrong type."""
+    error = refusal(client, command, **{name: {"no": ["such", "thing"]}})
+    return "is unknown to this command" not in error.desc
+
+
+def test_protocol_commands(client):
+    """The page has the daemon's commands, each with its access and its arguments."""
+    documented = documented_commands()
+    real = {command["name"]: command["access"]
+            for command in client.call("query-commands")["commands"]}
+    assert {name: access for name, (access, _) in documented.items()} == real
+    assert len(argument_names()) >= 9
+    for name, (_, definition) in documented.items():
+        known = {argument for argument in argument_names()
+                 if knows_argument(client, name, argument)}
+        assert documented_arguments(definition) == known, name
+
+
+def test_protocol_owner(client, vm):
+    """The page names the members of an owner."""
+    text = documented_commands()["acquire"][1]
+    paragraph = next(found for found in text.findall(nodes.paragraph)
+                     if found.astext().startswith("owner: "))
+    for name in argument_names():
+        error = refusal(client, "acquire", owner={"pid": vm.pid, name: 0.5})
+        known = error and error.data["argument"] == f"owner.{name}"
+        assert (name in literals(paragraph) - {"owner"}) == known, name
+
+
+def documented_errors():
+    """The error classes of the page: name -> members of data."""
+    [table] = section(doctree(NATIVE), "Errors").findall(nodes.table)
+    found = {row[0].astext(): (literals(row[2]), row[2].astext()) for row in rows(table)[1:]}
+    return {name: found[text.removeprefix("as ")][0] if text.startswith("as ") else members
+            for name, (members, text) in found.items()}
+
+
+def test_protocol_errors():
+    """The page has the error classes of the daemon and of the library's header."""
+    text = (REPOSITORY / "src/core/fault.c").read_text(encoding="utf-8")
+    assert set(documented_errors()) == set(re.findall(r'return "(\w+)"', text))
+    text = (REPOSITORY / "include/holdfast/holdfast.h").read_text(encoding="utf-8")
+    assert set(documented_errors()) == set(re.findall(r'HF_ERR_.*/\*\*< "(\w+)"', text))
+
+
+def provoke_errors(client, vm, other_vm, image, workdir):
+    """Errors of the daemon, one of each class that can be had here."""
+    client.acquire(vm, image)
+    owner = other_vm.owner()
+    (workdir / "space").mkdir()
+    requests = [
+        ("aquire", {}),
+        ("acquire", {"owner": 1}),
+        ("acquire", {"owner": owner, "disks": [{"path": str(image)}]}),
+        ("release", {"owner": {"pid": other_vm.pid}, "disks": [{"path": str(image)}]}),
+        ("release", {"owner": {"pid": vm.pid}, "leases": [{"lockspace": "/", "key": "k"}]}),
+        ("acquire", {"owner": {"pid": 2 ** 31 - 1}}),
+        ("acquire", {"owner": owner, "disks": [{"path": str(workdir)}]}),
+        ("acquire", {"owner": owner, "leases": [{"lockspace": f"{workdir}/space", "key": "k"}]}),
+    ]
+    yield from (refusal(client, command, **arguments) for command, arguments in requests)
+    client.send_raw(b"{\n")
+    yield Refused(client.recv()["error"])
+
+
+def test_protocol_error_data(daemon, vm, other_vm, image, workdir):
+    """Errors carry what the page says, no more and no less."""
+    documented = documented_errors()
+    seen = {}
+    with daemon.client() as client:
+        for error in provoke_errors(client, vm, other_vm, image, workdir):
+            seen.setdefault(error.error_class, set()).update(set(error.data) - {"errno"})
+    assert len(seen) == 7
+    assert seen == {name: documented[name] for name in seen}
+
+
+def documented_objects():
+    """The objects of the page: name -> members."""
+    return {term: {name for name in literals(definition) if re.fullmatch(r"[a-z]+", name)}
+            for term, definition in definitions(section(doctree(NATIVE), "Objects")).items()}
+
+
+def test_protocol_objects(client, vm, other_vm, image):
+    """Leases, owners and holders have the members that the page lists."""
+    documented = documented_objects()
+    [lease] = client.acquire(vm, image)
+    assert set(lease) <= documented["LEASE"] and set(lease["owner"]) <= documented["OWNER"]
+    assert {"disk", "driver", "lockspace", "key", "mode", "since", "claims", "owner"} == set(lease)
+    holders = refusal(client, "acquire", owner=other_vm.owner(),
+                      disks=[{"path": str(image)}]).data["holders"]
+    assert set(holders[0]) <= documented["HOLDER"]
+
+
+def documented_events():
+    """The events of the page: name -> what its data is."""
+    [table] = section(doctree(NATIVE), "Events").findall(nodes.table)
+    return {row[0].astext(): row[1] for row in rows(table)[1:]}
+
+
+def test_protocol_events(daemon, vm, other_vm, image):
+    """The page has the events of the daemon, and their data."""
+    sources = "".join(path.read_text(encoding="utf-8")
+                      for path in (REPOSITORY / "src/daemon").glob("native-*.c"))
+    documented = documented_events()
+    assert set(documented) == set(re.findall(r'\[EVENT_\w+\] = "(\w+)"', sources))
+    with daemon.client() as watcher, daemon.client() as client:
+        for name in documented:
+            watcher.call("subscribe", events=[name])
+        assert refusal(watcher, "subscribe", events=["NO_SUCH_EVENT"])
+        watcher.call("subscribe")
+        client.acquire(vm, image)
+        assert refusal(client, "acquire", owner=other_vm.owner(), disks=[{"path": str(image)}])
+        client.release(vm, image)
+        objects = documented_objects()
+        for name, what in (("LEASE_ACQUIRED", "LEASE"), ("LEASE_REFUSED", None),
+                           ("LEASE_RELEASED", "LEASE")):
+            event = watcher.next_event()
+            assert event["event"] == name
+            members = literals(documented[name]) | objects.get(what, set())
+            assert set(event["data"]) <= members, set(event["data"]) - members
+
+
+def as_json(text):
+    """Parse JSON with the placeholders of the page: TIME, LEASE, ..."""
+    return json.loads(re.sub(r"(?<![\"\w])[A-Z]{2,}\b|\.\.\.(?=])", '"x"', text))
+
+
+def example(command):
+    """What the page shows as a command's return value."""
+    definition = documented_commands()[command][1]
+    for block in definition.findall(nodes.literal_block, include_self=False):
+        return as_json(block.astext())
+    return as_json(next(text for text in literals(definition) if text.startswith("{")))
+
+
+def test_protocol_examples_are_json():
+    """What the page shows is JSON."""
+    shown = [line for block in code_blocks(NATIVE)
+             for line in ([block] if "\n " in block else block.splitlines())]
+    assert len(shown) >= 6
+    for text in shown:
+        as_json(text)
+
+
+def assert_shape(shown, real, where):
+    """The members of the example are those of the daemon, all the way down."""
+    if isinstance(shown, dict):
+        optional = {"operation", "since"} if where.endswith("lockspaces[]") else set()
+        assert set(shown) - optional == set(real) - optional, where
+        for name in set(shown) & set(real):
+            assert_shape(shown[name], real[name], f"{where}.{name}")
+    elif isinstance(shown, list) and shown and real and isinstance(shown[0], dict):
+        assert_shape(shown[0], real[0], where + "[]")
+
+
+def test_protocol_examples_are_real(client, vm, image):
+    """query-status, query-disk and the like return what the page shows."""
+    client.acquire(vm, image)
+    assert_shape(example("query-status"), client.call("query-status"), "query-status")
+    assert_shape(example("query-disk"), client.call("query-disk", disk=str(image)), "query-disk")
+    assert_shape(example("query-drivers"), client.call("query-drivers"), "query-drivers")
+    assert_shape(as_json(code_blocks(NATIVE)[0]), {"holdfast": client.greeting}, "greeting")
+
+
+# ---- settings ------------------------------------------------------------------------------------
+
+def shipped_settings():
+    """The settings that the shipped holdfast.conf shows: key -> value."""
+    text = (REPOSITORY / "conf/holdfast.conf").read_text(encoding="utf-8")
+    return dict(re.findall(r"(?m)^#?([a-z_]+) = (.+)$", text))
+
+
+def test_settings():
+    """holdfast.conf(5) has every key, in the file's order, and the same defaults of numbers."""
+    documented = {term.split(" = ")[0]: definition.astext()
+                  for term, definition in definitions(doctree(DOCS / "man/holdfast.conf.5.rst"))
+                  .items() if " = " in term}
+    shipped = shipped_settings()
+    assert list(documented) == list(shipped)
+    for key, value in shipped.items():
+        if value.isdigit() and key != "require_lease_for_disks":
+            assert f"Default: {value}." in documented[key].replace("\n", " "), key
+        else:
+            assert "Default" in documented[key], key
+
+
+def test_settings_of_libvirt():
+    """holdfast.conf(5) has the keys of libvirt's files that count."""
+    text = (REPOSITORY / "src/core/settings-schema.c").read_text(encoding="utf-8")
+    files = definitions(section(doctree(DOCS / "man/holdfast.conf.5.rst"), "FILES"))
+    for name, mark in (("qemu-lockd.conf", "LOCKD"), ("virtlockd.conf", "VIRTLOCKD")):
+        entries = re.findall(r'\{(?:MEMBER\(|")(\w+)[)"],[^}]*?\.files = ([^,]+)', text)
+        keys = {key for key, marks in entries if mark in marks.split(" | ")}
+        assert keys and keys == literals(files[f"/etc/libvirt/{name}"]), name
+
+
+def test_log_filters():
+    """holdfast.conf(5) names the parts of the daemon that log."""
+    text = definitions(doctree(DOCS / "man/holdfast.conf.5.rst"))['log_filters = "LEVEL:NAME ..."']
+    real = {name for path in (REPOSITORY / "src").rglob("*.c")
+            for name in re.findall(r'#define G_LOG_DOMAIN "(.+)"', path.read_text("utf-8"))}
+    assert {word.astext() for word in text.findall(nodes.emphasis)} - {"NAME"} == real
+
+
+# ---- commands and options ------------------------------------------------------------------------
+
+def test_verbs():
+    """holdfast(1) has every verb; each has a manual page, which has all of its options."""
+    verbs = re.findall(r"(?m)^  ([a-z-]+) {2,}", run(BUILD / "holdfast", "--help").stdout)
+    documented = definitions(section(doctree(DOCS / "man/holdfast.1.rst"), "VERBS"))
+    assert [term.split()[0] for term in documented] == verbs
+    common = shown_options("holdfast")
+    text = (DOCS / "man/holdfast.1.rst").read_text(encoding="utf-8")
+    assert not [option for option in common if option not in text]
+    for verb in set(verbs) - {"help", "version"}:
+        text = (DOCS / f"man/holdfast-{verb}.1.rst").read_text(encoding="utf-8")
+        own = shown_options("holdfast", verb) - common
+        assert not [option for option in own if option not in text], verb
+
+
+@pytest.mark.parametrize("program", ["holdfastd", "virtlockd"])
+def test_daemon_options(program):
+    """holdfastd(8) has every option of the daemon, and no other."""
+    options = section(doctree(DOCS / "man/holdfastd.8.rst"), "OPTIONS")
+    lists = list(options.findall(nodes.option_list))
+    documented = {found.astext() for part in lists[:2 if program == "holdfastd" else 1]
+                  for found in part.findall(nodes.option_string)}
+    assert documented == shown_options(program)
+
+
+def test_events_of_watch():
+    """holdfast-watch(1) has the protocol's events, and the one that the command makes."""
+    text = definitions(doctree(DOCS / "man/holdfast-watch.1.rst"))
+    assert set(text) == set(documented_events()) | EVENTS_OF_THE_COMMAND
+
+
+def test_units():
+    """The units that the documentation names are there."""
+    named = {name for path in SOURCES
+             for name in re.findall(r"\bholdfast[a-z-]*\.(?:socket|service)\b",
+                                    path.read_text("utf-8"))}
+    there = {path.name.removesuffix(".in") for path in (REPOSITORY / "conf/systemd").rglob("*.in")}
+    assert named == there
+
+
+def test_messages():
+    """Each message that the page on refusals explains can be had."""
+    source = "".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "src").rglob("*.c"))
+    source = re.sub(r'"\s*\n\s*"', "", source)
+    terms = definitions(section(doctree(DOCS / "refusals.rst"), "What it can say, and what to do"))
+    quoted = [text for term in terms for text in re.findall('"([^"]+)"', term)]
+    assert len(quoted) >= 20
+    for text in quoted:
+        pattern = re.sub(r"\\?\b\d+\\?\b|a (directory|FIFO|symbolic)(\\ link)?", "%[sd]",
+                         re.escape(text))
+        assert re.search(pattern, source) or text.removeprefix("is ") in source, text
+
+
+# ---- examples ------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("path", SOURCES, ids=page_id)
+def test_shell_examples(path):
+    """Shell commands are well-formed."""
+    for block in code_blocks(path, "sh"):
+        result = run("bash", "-n", "-c", block)
+        assert result.returncode == 0, f"{block}\n{result.stderr}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=page_id)
+def test_other_examples(path, workdir):
+    """C can be compiled, XML parsed, and settings are right."""
+    for text in code_blocks(path, "xml"):
+        ElementTree.fromstring(text)
+    for text in code_blocks(path, "c") + code_blocks(path):
+        if "int main(" in text or text.endswith("HF_REGISTER_DRIVER(driver)"):
+            source = workdir / "example.c"
+            source.write_text(text, encoding="utf-8")
+            result = run("cc", "-std=gnu17", "-Wall", "-Wextra", "-Werror", "-fsyntax-only",
+                         f"-I{REPOSITORY}/include", source)
+            assert result.returncode == 0, result.stderr
+    for text in code_blocks(path, "ini"):
+        if not text.startswith("[") and "lock_manager" not in text:
+            (workdir / "holdfast.conf").write_text(text + "\n", encoding="utf-8")
+            result = run(BUILD / "holdfast", "check-config", workdir / "holdfast.conf")
+            assert result.returncode == 0, result.stdout
+
+
+def test_commands_in_examples():
+    """Where an example calls holdfast, there is such a verb, and it has these options."""
+    verbs = re.findall(r"(?m)^  ([a-z-]+) {2,}", run(BUILD / "holdfast", "--help").stdout)
+    options = {verb: shown_options("holdfast", verb) for verb in verbs}
+    seen = set()
+    for path in SOURCES:
+        for block in doctree(path).findall(nodes.literal_block):
+            text = block.astext().replace("\\\n", " ")
+            calls = r"(?m)(?<![/\w])holdfast (?:--json |--socket \S+ )*([a-z][a-z-]*)(.*)$"
+            for verb, rest in re.findall(calls, text):
+                assert verb in verbs, f"{path}: holdfast {verb}"
+                given = re.split(r" -- |[|;&]", rest)[0]
+                assert set(re.findall(r"--[a-z-]+", given)) <= options[verb], f"{path}: {rest}"
+                seen.add(verb)
+    assert len(seen) >= 9
+
+
+def test_first_machine(workdir):
+    """The first part of Getting started can be typed as it stands."""
+    if not shutil.which("qemu-system-x86_64"):
+        pytest.skip("qemu-system-x86_64 is not installed")
+    tree = section(doctree(DOCS / "getting-started.rst"), "A first machine, as yourself")
+    commands = "\n".join(block.astext() for block in tree.findall(nodes.literal_block))
+    runtime = workdir / "run"
+    runtime.mkdir()
+    env = {"PATH": f"{BUILD}:{os.environ['PATH']}", "HOME": str(workdir), "LC_ALL": "C.UTF-8",
+           "XDG_RUNTIME_DIR": str(runtime), "XDG_CONFIG_HOME": str(workdir / "config"),
+           "HOLDFAST_SOCKET": f"{runtime}/holdfast/holdfast.sock",
+           **{name: value for name, value in os.environ.items() if name.endswith("SAN_OPTIONS")}}
+    result = run("bash", "-c", commands, cwd=workdir, env=env)
+    pid_file = runtime / "holdfast/holdfast.sock.pid"
+    try:
+        assert result.returncode == 0, result.stderr
+        lines = result.stdout.splitlines()
+        assert re.match(rf"{workdir}/web1.img +exclusive +web1 ", lines[1])
+        assert lines[2].startswith(f"{workdir}/web1.img is held by VM web1 (pid ")
+        assert lines[3:] == ["exit code 75", "exit code 75", "web2 has the disk now"]
+        assert result.stderr.count("is held by VM web1") >= 2
+        wait_until(lambda: not pid_file.exists(), "the daemon to end")
+    finally:
+        with suppress(FileNotFoundError, ProcessLookupError):
+            os.kill(int(pid_file.read_text(encoding="ascii")), 15)
+
+
+def test_driver_of_the_page(workdir, start_daemon, vm, other_vm):
+    """The driver in Writing a driver does what it says."""
+    drivers = workdir / "drivers"
+    locks = workdir / "locks"
+    drivers.mkdir()
+    locks.mkdir()
+    [source] = code_blocks(DOCS / "writing-a-driver.rst", "c")
+    (workdir / "symlink.c").write_text(source, encoding="utf-8")
+    result = run("cc", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-o",
+                 drivers / "symlink.so", workdir / "symlink.c", f"-I{REPOSITORY}/include")
+    assert result.returncode == 0, result.stderr
+    daemon = start_daemon(driver_dir=drivers, default_driver="symlink",
+                          driver_config=[f"symlink.directory={locks}"])
+    with daemon.client() as client:
+        [lease] = client.acquire(vm, "/srv/web1.img")
+        assert lease["driver"] == "symlink"
+        [link] = locks.iterdir()
+        assert os.readlink(link) == f"{daemon.host}:{vm.pid}:{vm.name}"
+        with pytest.raises(Refused, match=f"held by VM {vm.name} .*pid {vm.pid}"):
+            client.acquire(other_vm, "/srv/web1.img")
+        with pytest.raises(Refused, match="only exclusive locks"):
+            client.acquire(other_vm, ("/srv/other.img", "shared"))
+        assert client.holders("/srv/web1.img")[0] == "held"
+        client.release(vm, "/srv/web1.img")
+        assert not list(locks.iterdir())
+        os.symlink("n4:4711:db1", locks / ":!srv!web1.img")
+        with pytest.raises(Refused, match="held by VM db1 .pid 4711. on host n4"):
+            client.acquire(vm, "/srv/web1.img")
+    assert refused_to_start(start_daemon, driver_dir=drivers,
+                            driver_config=["symlink.directory=here"]).startswith(
+                                "holdfastd: holdfast.conf:")
+
+
+def refused_to_start(start_daemon, **settings):
+    """What a daemon says that does not start."""
+    daemon = start_daemon("broken", start=False, **settings)
+    daemon.launch()
+    assert daemon.process.wait(60) == 1
+    return Path(daemon.log_path).read_text(encoding="utf-8")

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A lock file that is removed and made again by another host while it is being locked.
+
+Whoever holds an autocreated lock file removes it when he lets go, just when the next one may have
+opened it. A lock on a file that is no longer there is worth nothing: it has to be noticed.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from native import Refused, Vm
+
+SECONDS = 1.5
+
+# Another implementation of the same rules, as stock virtlockd has them.
+RIVAL = """
+import fcntl, os, sys
+path = sys.argv[1]
+print("ready", flush=True)
+while True:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 0)
+        if os.fstat(fd).st_ino == os.stat(path).st_ino:
+            os.unlink(path)
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    os.close(fd)
+"""
+
+
+@pytest.fixture(name="hosts")
+def fixture_hosts(start_daemon, workdir):
+    """Two hosts with a directory for lock files in common."""
+    return [start_daemon(name, file_lockspace_dir=workdir / "files") for name in ("n1", "n2")]
+
+
+def assert_holds_what_is_there(directory, lease):
+    """Complain unless the file at the path is the one that was locked."""
+    status = (directory / lease["key"]).stat()
+    assert (f"file:{os.major(status.st_dev)}:{os.minor(status.st_dev)}:{status.st_ino}"
+            in lease["claims"])
+
+
+class Host(threading.Thread):
+    """Takes a disk and gives it back, as often as it can; nobody else may have it meanwhile."""
+
+    def __init__(self, daemon, vm, image, inside):
+        super().__init__()
+        self.daemon, self.vm, self.image, self.inside = daemon, vm, image, inside
+        self.won = self.lost = 0
+        self.error = None
+
+    def run(self):
+        try:
+            end = time.monotonic() + SECONDS
+            with self.daemon.client() as client:
+                while time.monotonic() < end:
+                    self.once(client)
+        except BaseException as error:  # pylint: disable=broad-exception-caught
+            self.error = error
+
+    def once(self, client):
+        """Try once."""
+        try:
+            lease, = client.acquire(self.vm, self.image)
+        except Refused as refusal:
+            assert refusal.error_class == "Busy", refusal
+            self.lost += 1
+            return
+        self.inside.append(self.vm.name)
+        assert self.inside == [self.vm.name], "two hosts hold one disk"
+        assert_holds_what_is_there(self.image.parent / "files", lease)
+        self.inside.pop()
+        self.won += 1
+        client.release(self.vm)
+
+
+def test_two_hosts(hosts, vm, other_vm, image, workdir):
+    """Two of our daemons take turns at one disk: never both, and no file stays."""
+    inside = []
+    threads = [Host(daemon, who, image, inside) for daemon, who in zip(hosts, (vm, other_vm))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for thread in threads:
+        print(f"{thread.vm.name}: won {thread.won}, lost {thread.lost}")
+        if thread.error:
+            raise thread.error
+        assert thread.won and thread.lost
+    assert list((workdir / "files").iterdir()) == []
+
+
+def test_another_implementation(hosts, vm, image, workdir):
+    """One of our daemons and another program take turns: what is held is what is there."""
+    directory = workdir / "files"
+    outcomes = {"won": 0, "lost": 0}
+    with hosts[0].client() as client:
+        key = client.acquire(vm, image)[0]["key"]
+        client.release(vm)
+        with Vm("rival", argv=[sys.executable, "-c", RIVAL, directory / key],
+                stdout=subprocess.PIPE) as rival:
+            rival.process.stdout.readline()
+            end = time.monotonic() + SECONDS
+            while time.monotonic() < end:
+                try:
+                    lease, = client.acquire(vm, image)
+                except Refused as refusal:
+                    assert refusal.error_class == "Busy", refusal
+                    outcomes["lost"] += 1
+                    continue
+                for _ in range(20):
+                    assert_holds_what_is_there(directory, lease)
+                outcomes["won"] += 1
+                client.release(vm)
+    print(outcomes)
+    assert all(outcomes.values())
+
+
+def test_removed_again_and_again(hosts, vm, image, workdir):
+    """A program that cleans the directory can keep a disk from being locked, and is blamed for it.
+
+    The daemon gives up after a while instead of trying for ever; afterwards all is well.
+    """
+    cleaner = RIVAL.replace("fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 0)", "pass")
+    with hosts[0].client() as client:
+        key = client.acquire(vm, image)[0]["key"]
+        client.release(vm)
+        with Vm("cleaner", argv=[sys.executable, "-c", cleaner, workdir / "files" / key],
+                stdout=subprocess.PIPE) as process:
+            process.process.stdout.readline()
+            for _ in range(300):
+                try:
+                    client.acquire(vm, image)
+                    client.release(vm)
+                except Refused as refusal:
+                    assert refusal.error_class == "StorageError", refusal
+                    assert re.search("was removed .* times", refusal.desc)
+        client.acquire(vm, image)
+        client.release(vm)
+    assert list((workdir / "files").iterdir()) == []
