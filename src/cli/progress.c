@@ -4,7 +4,9 @@
  * itself on a terminal, a line now and then elsewhere. The library's calls block, so a thread does
  * the telling; it only ever prints.
  */
+#include <pthread.h>
 #include <sys/ioctl.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cli.h"
@@ -16,9 +18,11 @@ struct CliProgress {
     char *what;
     double limit; /* seconds, or 0 */
     gint64 start;
-    GThread *thread;
-    GMutex lock;
-    GCond cond;
+    /* not GLib's: thread sanitizer cannot see into those */
+    pthread_t thread;
+    gboolean started;
+    pthread_mutex_t lock;
+    pthread_cond_t cond;
     gboolean stop;  /* under lock */
     gboolean shown; /* the thread's until it has ended */
 };
@@ -59,27 +63,31 @@ static void progress_tell(CliProgress *progress, gboolean terminal, gint64 elaps
     progress->shown = TRUE;
 }
 
-static gpointer progress_main(gpointer data)
+static void *progress_main(void *data)
 {
     CliProgress *progress = data;
     gboolean terminal = isatty(STDERR_FILENO);
     gint64 next = progress->start + PROGRESS_FIRST;
 
-    g_mutex_lock(&progress->lock);
+    pthread_mutex_lock(&progress->lock);
     while (!progress->stop) {
-        if (!g_cond_wait_until(&progress->cond, &progress->lock, next)) {
+        struct timespec until = {.tv_sec = (time_t)(next / G_USEC_PER_SEC),
+                                 .tv_nsec = (long)(next % G_USEC_PER_SEC) * 1000};
+
+        if (pthread_cond_timedwait(&progress->cond, &progress->lock, &until) != 0) {
             gint64 elapsed = g_get_monotonic_time() - progress->start;
 
             progress_tell(progress, terminal, elapsed);
             next += progress_pause(terminal, elapsed);
         }
     }
-    g_mutex_unlock(&progress->lock);
+    pthread_mutex_unlock(&progress->lock);
     return NULL;
 }
 
 CliProgress *cli_progress_start(const Cli *cli, const char *what, double limit)
 {
+    pthread_condattr_t attr;
     CliProgress *progress;
 
     if (cli->quiet || cli->json)
@@ -89,9 +97,12 @@ CliProgress *cli_progress_start(const Cli *cli, const char *what, double limit)
     progress->what = cli_safe(what);
     progress->limit = limit;
     progress->start = g_get_monotonic_time();
-    g_mutex_init(&progress->lock);
-    g_cond_init(&progress->cond);
-    progress->thread = g_thread_new("progress", progress_main, progress);
+    pthread_mutex_init(&progress->lock, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC); /* as g_get_monotonic_time() */
+    pthread_cond_init(&progress->cond, &attr);
+    pthread_condattr_destroy(&attr);
+    progress->started = pthread_create(&progress->thread, NULL, progress_main, progress) == 0;
     return progress;
 }
 
@@ -99,15 +110,16 @@ void cli_progress_stop(CliProgress *progress)
 {
     if (!progress)
         return;
-    g_mutex_lock(&progress->lock);
+    pthread_mutex_lock(&progress->lock);
     progress->stop = TRUE;
-    g_cond_signal(&progress->cond);
-    g_mutex_unlock(&progress->lock);
-    g_thread_join(progress->thread);
+    pthread_cond_signal(&progress->cond);
+    pthread_mutex_unlock(&progress->lock);
+    if (progress->started)
+        pthread_join(progress->thread, NULL);
     if (progress->shown && isatty(STDERR_FILENO))
         fputs("\r\033[K", stderr);
-    g_mutex_clear(&progress->lock);
-    g_cond_clear(&progress->cond);
+    pthread_mutex_destroy(&progress->lock);
+    pthread_cond_destroy(&progress->cond);
     g_free(progress->what);
     g_free(progress);
 }
