@@ -13,7 +13,8 @@
  *
  * Threading: load, config, config_complete and unload run in the main thread while there is no
  * other. All others run in lane threads, several at once, but never two at once for the same
- * (space, key). A driver that keeps state of its own between calls guards it itself.
+ * (space, key), except holder, which changes nothing. A driver that keeps state of its own between
+ * calls guards it itself.
  *
  * Errors: a callback that fails calls hf_call_error() exactly once and returns -1; it returns 0
  * on success. A driver neither logs nor exits. `ret_` arguments are left alone on failure.

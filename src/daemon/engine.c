@@ -7,6 +7,7 @@
 #include <errno.h>
 
 #include "mounts.h"
+#include "vault.h"
 
 /* After this a lane counts as stuck when the daemon ends: its threads cannot be waited for. */
 #define ENGINE_LANE_PATIENCE_USEC (3 * G_USEC_PER_SEC)
@@ -83,8 +84,10 @@ gboolean engine_free(Engine *engine)
     /* To release the leases of VMs that run on would be wrong; that the kernel drops the locks
      * when the process ends cannot be helped here, but nothing more is to be undone. */
     if (table_size(engine->table) > 0) {
-        g_warning("ending while %u leases are held: their locks end with this process",
-                  table_size(engine->table));
+        g_warning("ending while %u leases are held%s", table_size(engine->table),
+                  vault_kind(engine->vault) == VAULT_SYSTEMD
+                      ? ": they are kept if systemd starts the daemon again"
+                      : ": their locks end now");
         return FALSE;
     }
     if (!lane_hub_free(engine->lanes, ENGINE_LANE_PATIENCE_USEC))

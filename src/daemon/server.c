@@ -236,8 +236,8 @@ int server_listen(Server *server, const char *path, const ServerAccess *access,
     g_autofree char *dir = g_path_get_dirname(path);
     int fd, r;
 
-    /* a directory that is to be entered by a group must not be private */
-    if (g_mkdir_with_parents(dir, access->group_may_read ? 0755 : 0700) < 0)
+    /* private is the socket, not the directory: a group may have to get there */
+    if (g_mkdir_with_parents(dir, 0755) < 0)
         return -errno;
     fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)

@@ -328,7 +328,11 @@ char *vault_read(Vault *vault, gsize *ret_len)
 void vault_rewrite(Vault *vault, const char *text, gsize len)
 {
     g_autofree char *fresh = g_strconcat(vault->path, ".new", NULL);
-    int fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+    g_autofree char *dir = g_path_get_dirname(vault->path);
+    int fd;
+
+    g_mkdir_with_parents(dir, 0755); /* if that fails, so does what follows, and says why */
+    fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
 
     if (fd < 0 || write(fd, text, len) != (ssize_t)len || rename(fresh, vault->path) < 0) {
         g_critical("cannot write %s: %s; leases will not survive this process", vault->path,

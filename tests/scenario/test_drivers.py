@@ -327,10 +327,27 @@ def test_bad_driver_beside_a_good_one(start_daemon, drivers, vm):
 # ---- what the daemon makes of a driver's answers -------------------------------------------------
 
 
+BEYOND = """
+static int small_beyond(struct hf_call *call, void *space, const struct hf_resource *resource,
+                        int *ret_free)
+{
+    (void)call;
+    (void)space;
+    (void)resource;
+    (void)ret_free;
+    _exit(77);
+}
+"""
+
+
 @pytest.fixture(name="small_client")
 def fixture_small_client(start_daemon, drivers):
-    """A connection to a daemon with the small driver, whose struct ends with what it must have."""
+    """A connection to a daemon with the small driver, whose struct ends with what it must have.
+
+    What stands behind the end, where an older version knew no member, is not to be called.
+    """
     compile_driver(drivers / "small.so", small_driver(
+        functions=BEYOND, members="    .holder = small_beyond,",
         size="offsetof(struct hf_driver, release) + sizeof(void *)"))
     with start_daemon(driver_dir=drivers, default_driver="small").client() as client:
         yield client

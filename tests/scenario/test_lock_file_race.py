@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from native import Refused, Vm
@@ -48,11 +49,12 @@ def assert_holds_what_is_there(directory, lease):
 
 
 class Host(threading.Thread):
-    """Takes a disk and gives it back, as often as it can; nobody else may have it meanwhile."""
+    """Takes something and gives it back, as often as it can; nobody else may have it meanwhile."""
 
-    def __init__(self, daemon, vm, image, inside):
+    def __init__(self, daemon, vm, disks, leases, inside):
         super().__init__()
-        self.daemon, self.vm, self.image, self.inside = daemon, vm, image, inside
+        self.daemon, self.vm, self.inside = daemon, vm, inside
+        self.disks, self.leases = disks, leases
         self.won = self.lost = 0
         self.error = None
 
@@ -68,23 +70,26 @@ class Host(threading.Thread):
     def once(self, client):
         """Try once."""
         try:
-            lease, = client.acquire(self.vm, self.image)
+            lease, = client.acquire(self.vm, *self.disks, leases=self.leases)
         except Refused as refusal:
             assert refusal.error_class == "Busy", refusal
             self.lost += 1
             return
         self.inside.append(self.vm.name)
         assert self.inside == [self.vm.name], "two hosts hold one disk"
-        assert_holds_what_is_there(self.image.parent / "files", lease)
+        directory = Path(lease["lockspace"])
+        assert_holds_what_is_there(directory, lease)
+        record = f'"name":"{self.vm.name}"'.encode()
+        assert record in (directory / lease["key"]).read_bytes(), "the holder left no record"
         self.inside.pop()
         self.won += 1
         client.release(self.vm)
 
 
-def test_two_hosts(hosts, vm, other_vm, image, workdir):
-    """Two of our daemons take turns at one disk: never both, and no file stays."""
+def take_turns(hosts, vms, disks=(), leases=()):
+    """Let two hosts take turns at the same thing."""
     inside = []
-    threads = [Host(daemon, who, image, inside) for daemon, who in zip(hosts, (vm, other_vm))]
+    threads = [Host(daemon, vm, disks, leases, inside) for daemon, vm in zip(hosts, vms)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -94,7 +99,19 @@ def test_two_hosts(hosts, vm, other_vm, image, workdir):
         if thread.error:
             raise thread.error
         assert thread.won and thread.lost
+
+
+def test_two_hosts(hosts, vm, other_vm, image, workdir):
+    """Two of our daemons take turns at one disk: never both, and no file stays."""
+    take_turns(hosts, (vm, other_vm), disks=[image])
     assert list((workdir / "files").iterdir()) == []
+
+
+def test_two_hosts_at_a_lease(hosts, vm, other_vm, workdir):
+    """The same with a file that stays: each holder's record is there while he holds it."""
+    (workdir / "k").touch()
+    take_turns(hosts, (vm, other_vm), leases=[(workdir, "k")])
+    assert (workdir / "k").stat().st_size == 0
 
 
 def test_another_implementation(hosts, vm, image, workdir):
