@@ -176,7 +176,7 @@ kill_timeout = 10
 # How many threads may work for one lockspace at the same time, from 1 to 64.
 # More let more requests proceed beside one that hangs in the same lockspace.
 #
-lane_threads = 8
+lane_threads = 16
 
 
 #################################################################
@@ -343,7 +343,7 @@ test Holdfast.lns get shipped =
   { "#comment" = "How many threads may work for one lockspace at the same time, from 1 to 64." }
   { "#comment" = "More let more requests proceed beside one that hangs in the same lockspace." }
   { }
-  { "lane_threads" = "8" }
+  { "lane_threads" = "16" }
   { }
   { }
   { "#comment" = "################################################################" }

@@ -187,34 +187,77 @@ static gboolean identity_is_hash(const char *key)
     return strlen(key) == 64 && strspn(key, "0123456789abcdef") == 64;
 }
 
-static gboolean identity_path_matches(const char *path, const char *key)
-{
-    g_autofree char *hash = identity_hash(path);
+/* The hashes of what a process has open, kept for a moment: a VM's disks come one after the other,
+ * and to look through all descriptors for each would cost more than to lock it. One for each
+ * thread. */
+typedef struct IdentityCache {
+    pid_t pid;
+    gint64 filled_usec;
+    GHashTable *paths; /* hash -> path */
+} IdentityCache;
 
-    return strcmp(hash, key) == 0;
+/* As long as this what was found is believed: a file may be closed and its path be another's. */
+#define IDENTITY_CACHE_USEC (50 * G_TIME_SPAN_MILLISECOND)
+
+static void identity_cache_free(gpointer data)
+{
+    IdentityCache *cache = data;
+
+    g_hash_table_unref(cache->paths);
+    g_free(cache);
 }
 
-static char *identity_guess_from_fds(pid_t pid, const char *key)
+static GPrivate identity_cache = G_PRIVATE_INIT(identity_cache_free);
+
+static void identity_cache_fill(IdentityCache *cache, pid_t pid)
 {
     g_autofree char *dir_name = g_strdup_printf("/proc/%d/fd", (int)pid);
-    char *found = NULL;
     struct dirent *entry;
     DIR *dir = opendir(dir_name);
 
-    if (!dir)
-        return NULL;
-    while (!found && (entry = readdir(dir))) {
+    g_hash_table_remove_all(cache->paths);
+    cache->pid = pid;
+    while (dir && (entry = readdir(dir))) {
         char path[PATH_MAX];
         ssize_t len = readlinkat(dirfd(dir), entry->d_name, path, sizeof(path) - 1);
 
         if (len <= 0 || path[0] != '/')
             continue;
         path[len] = '\0';
-        if (identity_path_matches(path, key))
-            found = g_strdup(path);
+        g_hash_table_replace(cache->paths, identity_hash(path), g_strdup(path));
     }
-    closedir(dir);
-    return found;
+    if (dir)
+        closedir(dir);
+    cache->filled_usec = g_get_monotonic_time();
+}
+
+static char *identity_guess_from_fds(pid_t pid, const char *key)
+{
+    IdentityCache *cache = g_private_get(&identity_cache);
+    const char *found;
+    gboolean fresh;
+
+    if (!cache) {
+        cache = g_new0(IdentityCache, 1);
+        cache->paths = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
+        g_private_set(&identity_cache, cache);
+    }
+    fresh = cache->pid != pid || g_get_monotonic_time() - cache->filled_usec > IDENTITY_CACHE_USEC;
+    if (fresh)
+        identity_cache_fill(cache, pid);
+    found = g_hash_table_lookup(cache->paths, key);
+    if (!found && !fresh) { /* it may have been opened since */
+        identity_cache_fill(cache, pid);
+        found = g_hash_table_lookup(cache->paths, key);
+    }
+    return g_strdup(found);
+}
+
+static gboolean identity_path_matches(const char *path, const char *key)
+{
+    g_autofree char *hash = identity_hash(path);
+
+    return strcmp(hash, key) == 0;
 }
 
 /* QEMU's arguments have the path as libvirt was given it: "filename":"/srv/a.img" or

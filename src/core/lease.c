@@ -72,6 +72,8 @@ static void lease_part_free(LeasePart *part)
 {
     resource_clear(&part->resource);
     g_free(part->fd_names);
+    g_free(part->saved_bytes);
+    g_free(part->saved);
     g_free(part);
 }
 

@@ -42,10 +42,12 @@ typedef struct Resource {
 /* One lock of a lease. A disk usually has one; where two naming rules apply it has one for each. */
 typedef struct LeasePart {
     Resource resource;
-    void *handle;          /* the driver's */
-    struct hf_saved saved; /* what makes it survive; the descriptors are the driver's */
+    void *handle; /* the driver's */
+    struct hf_saved
+        *saved; /* what makes it survive; NULL: nothing, or it is in the vault already */
     gboolean survives;
-    char *fd_names; /* under which the vault has its descriptors, with commas; NULL: not there */
+    char *fd_names;    /* under which the vault has its descriptors, with commas; NULL: not there */
+    char *saved_bytes; /* what the driver saved, in hexadecimal; with fd_names */
 } LeasePart;
 
 typedef struct Lease {

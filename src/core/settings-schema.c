@@ -40,7 +40,7 @@ static const SettingsKey keys[] = {
     {MEMBER(kill_timeout), .kind = SETTINGS_NUMBER, .files = HOLDFAST, .min = 1, .max = 600,
      .initial = "10", .help = "seconds between TERM and KILL for an owner that lost its locks"},
     {MEMBER(lane_threads), .kind = SETTINGS_NUMBER, .files = HOLDFAST, .min = 1, .max = 64,
-     .initial = "8", .help = "threads that work for one lockspace at most"},
+     .initial = "16", .help = "threads that work for one lockspace at most"},
 
     {MEMBER(lockd_conf), .kind = SETTINGS_PATH, .files = HOLDFAST,
      .help = "file in the manner of qemu-lockd.conf whose rules apply; empty: none"},

@@ -2,17 +2,22 @@
 /* The lock table of lease.h: three indexes over the same leases, all in one thread. */
 #include "lease.h"
 
+/* One of the leases that go by a name; mostly there is one, so an array would be mostly empty. */
+typedef struct TableEntry {
+    Lease *lease;
+    struct TableEntry *next;
+} TableEntry;
+
 struct Table {
     GHashTable *leases;    /* set of Lease, owned */
-    GHashTable *resources; /* resource_id -> GPtrArray of Lease */
-    GHashTable *claims;    /* claim -> GPtrArray of Lease */
+    GHashTable *resources; /* resource_id -> TableEntry */
+    GHashTable *claims;    /* claim -> TableEntry */
     GHashTable *owners;    /* pid -> GPtrArray of Owner, not owned */
 };
 
 static GHashTable *table_index_new(void)
 {
-    return g_hash_table_new_full(g_str_hash, g_str_equal, g_free,
-                                 (GDestroyNotify)g_ptr_array_unref);
+    return g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
 }
 
 Table *table_new(void)
@@ -37,21 +42,36 @@ void table_free(Table *table)
 
 static void table_index_add(GHashTable *index, const char *name, Lease *lease)
 {
-    GPtrArray *list = g_hash_table_lookup(index, name);
+    TableEntry *first = g_hash_table_lookup(index, name);
+    TableEntry *entry = g_new(TableEntry, 1);
 
-    if (!list) {
-        list = g_ptr_array_new();
-        g_hash_table_insert(index, g_strdup(name), list);
+    entry->lease = lease;
+    if (first) { /* behind the first, so that the index keeps what it has */
+        entry->next = first->next;
+        first->next = entry;
+    } else {
+        entry->next = NULL;
+        g_hash_table_insert(index, g_strdup(name), entry);
     }
-    g_ptr_array_add(list, lease);
 }
 
 static void table_index_remove(GHashTable *index, const char *name, Lease *lease)
 {
-    GPtrArray *list = g_hash_table_lookup(index, name);
+    TableEntry *first = g_hash_table_lookup(index, name);
 
-    if (list && g_ptr_array_remove_fast(list, lease) && list->len == 0)
-        g_hash_table_remove(index, name);
+    for (TableEntry **link = &first; *link; link = &(*link)->next) {
+        TableEntry *entry = *link;
+
+        if (entry->lease != lease)
+            continue;
+        *link = entry->next;
+        if (link == &first && first)
+            g_hash_table_insert(index, g_strdup(name), first);
+        else if (link == &first)
+            g_hash_table_remove(index, name);
+        g_free(entry);
+        return;
+    }
 }
 
 typedef void (*TableIndexFunc)(GHashTable *index, const char *name, Lease *lease);
@@ -110,11 +130,9 @@ guint table_size(const Table *table)
 
 static void table_collect(GHashTable *index, const char *name, GPtrArray *out)
 {
-    GPtrArray *list = g_hash_table_lookup(index, name);
-
-    for (guint i = 0; list && i < list->len; i++)
-        if (!g_ptr_array_find(out, g_ptr_array_index(list, i), NULL))
-            g_ptr_array_add(out, g_ptr_array_index(list, i));
+    for (const TableEntry *entry = g_hash_table_lookup(index, name); entry; entry = entry->next)
+        if (!g_ptr_array_find(out, entry->lease, NULL))
+            g_ptr_array_add(out, entry->lease);
 }
 
 GPtrArray *table_find(Table *table, const Resource *resource, GPtrArray *claims)

@@ -356,7 +356,7 @@ static void acquire_take_results(Acquire *acquire, Op *op)
                 lease_add_claim(want->lease, want->facts->claim);
         }
         part = lease_add_part(want->lease, &item->resource, item->handle);
-        part->saved = item->saved;
+        part->saved = item->survives ? g_memdup2(&item->saved, sizeof(item->saved)) : NULL;
         part->survives = item->survives;
         for (guint k = 0; k < item->claims->len; k++)
             lease_add_claim(want->lease, g_ptr_array_index(item->claims, k));

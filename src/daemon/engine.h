@@ -111,6 +111,7 @@ typedef struct OpItem {
     gboolean is_free;     /* of holder */
     IdentityFacts *facts; /* of identify */
     gboolean done;        /* was carried out with success */
+    char *why;            /* or why not */
 } OpItem;
 
 typedef void (*OpDone)(Op *op, void *data);

@@ -18,6 +18,7 @@
  */
 #define G_LOG_DOMAIN "holdfast.handover"
 
+#include <malloc.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -27,6 +28,8 @@
 
 /* The ledger is written anew when it is this large and mostly history. */
 #define HANDOVER_COMPACT_BYTES (1024 * 1024)
+/* So many leases of one lane are checked in one job: each costs microseconds, a job's way more. */
+#define HANDOVER_BATCH 64
 /* An entry of a lease takes some 300 bytes. */
 #define HANDOVER_LEASE_BYTES 512
 
@@ -94,7 +97,7 @@ static void handover_put_lease(GString *out, const Lease *lease)
         entry_part->space = g_strdup(part->resource.space);
         entry_part->key = g_strdup(part->resource.key);
         entry_part->fds = g_strdup(part->fd_names ? part->fd_names : "");
-        entry_part->bytes = handover_hex(&part->saved);
+        entry_part->bytes = g_strdup(part->saved_bytes ? part->saved_bytes : "");
     }
     ledger_put_lease(out, entry);
 }
@@ -141,13 +144,15 @@ static void handover_keep_part(Vault *vault, LeasePart *part)
 {
     GString *names = g_string_new(NULL);
 
-    for (unsigned i = 0; i < part->saved.n_fds; i++) {
+    for (unsigned i = 0; i < part->saved->n_fds; i++) {
         g_autofree char *name = vault_new_name(vault);
 
-        vault_store(vault, name, part->saved.fds[i]);
+        vault_store(vault, name, part->saved->fds[i]);
         g_string_append_printf(names, "%s%s", i ? "," : "", name);
     }
     part->fd_names = g_string_free(names, FALSE);
+    part->saved_bytes = handover_hex(part->saved);
+    g_clear_pointer(&part->saved, g_free);
 }
 
 void handover_keep(Engine *engine, GPtrArray *leases, void (*done)(void *data), void *data)
@@ -252,8 +257,8 @@ void handover_forget_owner(Engine *engine, Owner *owner)
 typedef struct Adoption {
     Engine *engine;
     Lease *lease;
-    guint ops;
-    char *lost; /* why; NULL: it is held */
+    guint parts; /* still to be checked */
+    char *lost;  /* why; NULL: it is held */
 } Adoption;
 
 static void handover_lose(Engine *engine, Lease *lease, const char *why)
@@ -270,17 +275,13 @@ static void handover_lose(Engine *engine, Lease *lease, const char *why)
     release_leases(engine, one, NULL, 0, NULL, NULL);
 }
 
-static void handover_adopted(Op *op, void *data)
+static void handover_part_adopted(Adoption *adoption, OpItem *item)
 {
-    Adoption *adoption = data;
-    OpItem *item = g_ptr_array_index(op->items, 0);
-    LeasePart *part = item->data;
-
     if (item->done)
-        part->handle = item->handle;
+        item->part->handle = item->handle;
     else if (!adoption->lost)
-        adoption->lost = g_strdup(op->fault->message);
-    if (--adoption->ops > 0)
+        adoption->lost = g_strdup(item->why ? item->why : "its lane could not be entered");
+    if (--adoption->parts > 0)
         return;
     if (adoption->lost)
         handover_lose(adoption->engine, adoption->lease, adoption->lost);
@@ -289,6 +290,16 @@ static void handover_adopted(Op *op, void *data)
                     NULL, NULL);
     g_free(adoption->lost);
     g_free(adoption);
+}
+
+static void handover_adopted(Op *op, void *data)
+{
+    (void)data;
+    for (guint i = 0; i < op->items->len; i++) {
+        OpItem *item = g_ptr_array_index(op->items, i);
+
+        handover_part_adopted(item->data, item);
+    }
 }
 
 /* Takes the part's descriptors out of the vault; FALSE if one is missing. */
@@ -328,7 +339,9 @@ static gboolean handover_adopt_parts(Engine *engine, Lease *lease, const LedgerL
         part = lease_add_part(lease, &resource, NULL);
         part->survives = TRUE;
         part->fd_names = g_strdup(from->fds);
-        if (!handover_take_fds(engine->vault, from, &part->saved))
+        part->saved_bytes = g_strdup(from->bytes);
+        part->saved = g_new0(struct hf_saved, 1);
+        if (!handover_take_fds(engine->vault, from, part->saved))
             whole = FALSE;
     }
     return whole;
@@ -339,30 +352,58 @@ static void handover_close_fds(Lease *lease)
     for (guint i = 0; i < lease->parts->len; i++) {
         const LeasePart *part = g_ptr_array_index(lease->parts, i);
 
-        for (unsigned k = 0; k < part->saved.n_fds; k++)
-            close(part->saved.fds[k]);
+        for (unsigned k = 0; part->saved && k < part->saved->n_fds; k++)
+            close(part->saved->fds[k]);
     }
 }
 
-static void handover_check(Engine *engine, Lease *lease)
+/* The op that gathers what is to be checked in that lane. Takes the lane's reference over. */
+static Op *handover_op_for(Engine *engine, GHashTable *ops, Lane *lane)
+{
+    Op *op = g_hash_table_lookup(ops, lane);
+
+    if (op && op->items->len < HANDOVER_BATCH) {
+        lane_unref(lane);
+        return op;
+    }
+    if (op)
+        op_submit(op, handover_adopted, NULL);
+    op = op_new(engine, OP_ADOPT, lane);
+    g_hash_table_insert(ops, lane, op);
+    return op;
+}
+
+static void handover_check(Engine *engine, GHashTable *ops, Lease *lease)
 {
     Adoption *adoption = g_new0(Adoption, 1);
 
     adoption->engine = engine;
     adoption->lease = lease;
-    adoption->ops = lease->parts->len;
+    adoption->parts = lease->parts->len;
     for (guint i = 0; i < lease->parts->len; i++) {
         LeasePart *part = g_ptr_array_index(lease->parts, i);
-        Op *op = op_new(engine, OP_ADOPT, op_lane(engine, &part->resource));
+        Op *op = handover_op_for(engine, ops, op_lane(engine, &part->resource));
         OpItem *item = op_add(op, &part->resource, lease->disk, lease->mode, 0);
 
-        item->saved = part->saved;
-        item->data = part;
-        op_submit(op, handover_adopted, adoption);
+        item->saved = *part->saved;
+        g_clear_pointer(&part->saved, g_free); /* the driver's from now on */
+        item->part = part;
+        item->data = adoption;
     }
 }
 
-static gboolean handover_adopt_lease(Engine *engine, const LedgerLease *entry, Owner *owner)
+static void handover_submit_all(GHashTable *ops)
+{
+    GHashTableIter iter;
+    gpointer op;
+
+    g_hash_table_iter_init(&iter, ops);
+    while (g_hash_table_iter_next(&iter, NULL, &op))
+        op_submit(op, handover_adopted, NULL);
+}
+
+static gboolean handover_adopt_lease(Engine *engine, GHashTable *ops, const LedgerLease *entry,
+                                     Owner *owner)
 {
     Lease *lease = lease_new(owner, entry->disk, entry->mode, entry->since_usec);
     gboolean whole = handover_adopt_parts(engine, lease, entry);
@@ -386,7 +427,7 @@ static gboolean handover_adopt_lease(Engine *engine, const LedgerLease *entry, O
         return FALSE;
     }
     table_insert(engine->table, lease);
-    handover_check(engine, lease);
+    handover_check(engine, ops, lease);
     return TRUE;
 }
 
@@ -435,6 +476,7 @@ guint handover_adopt(Engine *engine)
 {
     g_autoptr(Ledger) ledger = NULL;
     g_autoptr(GHashTable) owners = NULL;
+    g_autoptr(GHashTable) ops = NULL; /* Lane -> Op */
     g_autoptr(Fault) fault = NULL;
     g_autofree char *text = NULL;
     GHashTableIter iter;
@@ -453,15 +495,17 @@ guint handover_adopt(Engine *engine)
     if (ledger->damaged)
         g_warning("%u damaged lines in the ledger were skipped", ledger->damaged);
     owners = handover_adopt_owners(engine, ledger);
+    ops = g_hash_table_new(NULL, NULL);
     g_hash_table_iter_init(&iter, ledger->leases);
     while (g_hash_table_iter_next(&iter, NULL, &value)) {
         const LedgerLease *entry = value;
         Owner *owner = g_hash_table_lookup(owners, entry->owner);
 
         handover_seen_id(engine, entry->id);
-        if (owner && handover_adopt_lease(engine, entry, owner))
+        if (owner && handover_adopt_lease(engine, ops, entry, owner))
             adopted++;
     }
+    handover_submit_all(ops);
     handover_drop_strays(engine);
     handover_rewrite(engine);
     g_hash_table_iter_init(&iter, owners);
@@ -469,5 +513,7 @@ guint handover_adopt(Engine *engine)
         supervise_recheck(engine, value);
         supervise_unref(engine, value);
     }
+    g_clear_pointer(&ledger, ledger_free);
+    malloc_trim(0); /* the parsed ledger was as large as the table */
     return adopted;
 }

@@ -18,22 +18,16 @@
  * has no healthy one left to wait for. */
 #define LANE_MAX_THREADS 1024
 
-/* How long a thread looks for the next job, and the main thread for a result, before it sleeps. To
- * sleep and be woken costs 10 to 50 us of both. */
+/* How long a thread looks for its next job before it sleeps. To sleep and be woken costs 10 to 50
+ * us. */
 #define LANE_LINGER_USEC 40
-/* Lingering that finds nothing is wasted: after so many more failures than successes it is left be
- * for a while, as on storage that is slow. */
-#define LANE_LINGER_CREDIT 8
-#define LANE_LINGER_HOLIDAY 256
 
 struct LaneHub {
     sd_event_source *source;
     int eventfd;
     guint max_running;
-    GHashTable *lanes; /* name -> Lane; main thread only, as the next three */
-    guint fresh;       /* jobs submitted in this turn of the loop */
-    int credit;        /* of lingering */
-    gboolean may_linger;
+    GHashTable *lanes;   /* name -> Lane; main thread only */
+    gboolean may_linger; /* there is more than one processor; never changes */
     guint waiting;    /* jobs that no thread has taken; written with the lock held, read without */
     guint n_finished; /* the same for results */
 
@@ -131,7 +125,7 @@ static LaneJob *lane_wait(LaneHub *hub)
     struct timespec until;
     int r = 0;
 
-    if (!job && hub->lookers == 0 && __atomic_load_n(&hub->may_linger, __ATOMIC_RELAXED)) {
+    if (!job && hub->lookers == 0 && hub->may_linger) {
         hub->lookers++; /* one is enough */
         lane_look(hub);
         hub->lookers--;
@@ -207,7 +201,6 @@ void lane_submit(Lane *lane, LaneJob *job)
     job->not_run = FALSE;
     job->link.data = job->journal.data = job;
     g_queue_push_tail_link(&lane->under_way, &job->journal);
-    hub->fresh++;
 
     pthread_mutex_lock(&hub->lock);
     g_queue_push_tail_link(&lane->waiting, &job->link);
@@ -285,46 +278,19 @@ static int lane_on_finished(sd_event_source *source, int fd, uint32_t events, vo
     return 0;
 }
 
-static void lane_set_awake(LaneHub *hub, gboolean awake)
+void lane_hub_set_awake(LaneHub *hub, gboolean awake)
 {
     pthread_mutex_lock(&hub->lock);
     hub->awake = awake;
     pthread_mutex_unlock(&hub->lock);
 }
 
-/* Success earns a credit, failure costs one; without credit there is a holiday. */
-static void lane_account(LaneHub *hub, gboolean success)
+gboolean lane_hub_poll(LaneHub *hub)
 {
-    hub->credit = MIN(hub->credit + (success ? 1 : -1), LANE_LINGER_CREDIT);
-    if (hub->credit == 0)
-        hub->credit = -LANE_LINGER_HOLIDAY;
-    __atomic_store_n(&hub->may_linger, hub->credit > 0, __ATOMIC_RELAXED);
-}
-
-void lane_hub_linger(LaneHub *hub)
-{
-    gboolean success = TRUE;
-
-    while (hub->fresh > 0 && success) {
-        guint fresh = hub->fresh;
-        gint64 until;
-
-        hub->fresh = 0;
-        if (hub->credit <= 0) {
-            if (hub->credit < 0 && (hub->credit += (int)fresh) >= 0)
-                hub->credit = 1; /* the holiday is over */
-            return;
-        }
-        lane_set_awake(hub, TRUE);
-        until = g_get_monotonic_time() + LANE_LINGER_USEC;
-        while (__atomic_load_n(&hub->n_finished, __ATOMIC_ACQUIRE) == 0 &&
-               g_get_monotonic_time() < until)
-            lane_pause();
-        success = __atomic_load_n(&hub->n_finished, __ATOMIC_ACQUIRE) > 0;
-        lane_account(hub, success);
-        lane_set_awake(hub, FALSE);
-        lane_deal_with_finished(hub); /* also what came in the last instant, unannounced */
-    }
+    if (__atomic_load_n(&hub->n_finished, __ATOMIC_ACQUIRE) == 0)
+        return FALSE;
+    lane_deal_with_finished(hub);
+    return TRUE;
 }
 
 int lane_hub_new(sd_event *event, guint max_running, LaneHub **ret_hub)
@@ -346,9 +312,8 @@ int lane_hub_new(sd_event *event, guint max_running, LaneHub **ret_hub)
     sd_event_source_set_description(hub->source, "lanes");
     hub->eventfd = fd;
     hub->max_running = max_running;
-    /* with one processor, whoever lingers keeps the other from finishing */
-    hub->credit = sysconf(_SC_NPROCESSORS_ONLN) > 1 ? LANE_LINGER_CREDIT : 0;
-    hub->may_linger = hub->credit > 0;
+    /* with one processor, who looks keeps the other from what he looks for */
+    hub->may_linger = sysconf(_SC_NPROCESSORS_ONLN) > 1;
     hub->lanes = g_hash_table_new(g_str_hash, g_str_equal);
     pthread_mutex_init(&hub->lock, NULL);
     pthread_condattr_init(&attr);

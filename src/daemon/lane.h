@@ -55,10 +55,11 @@ Lane *lane_hub_find(LaneHub *hub, const char *name);
 /* Every lane: a new array of Lane, not owned. */
 GPtrArray *lane_hub_list(LaneHub *hub);
 
-/* To be called in each turn of the loop, before it sleeps. On a fast file system a job takes a few
- * microseconds, much less than to put a thread to sleep and to wake it up again: if jobs were
- * submitted in this turn, their results are waited for a moment, and dealt with. */
-void lane_hub_linger(LaneHub *hub);
+/* For a loop that looks for results by itself before it sleeps, which saves waking it up. While it
+ * is `awake`, results are not announced; they wait for lane_hub_poll(), which deals with them and
+ * tells if there were any. After lane_hub_set_awake(FALSE) it has to be called once more. */
+void lane_hub_set_awake(LaneHub *hub, gboolean awake);
+gboolean lane_hub_poll(LaneHub *hub);
 const char *lane_name(const Lane *lane);
 /* Hands a job over; done() will be called exactly once, later. */
 void lane_submit(Lane *lane, LaneJob *job);

@@ -27,6 +27,7 @@ static void op_item_free(OpItem *item)
 {
     resource_clear(&item->resource);
     g_free(item->disk);
+    g_free(item->why);
     g_clear_pointer(&item->claims, g_ptr_array_unref);
     g_clear_pointer(&item->holders, g_ptr_array_unref);
     identity_facts_free(item->facts);
@@ -254,8 +255,9 @@ static void op_run(LaneJob *job)
         if (!call.fault)
             call.fault = fault_new(HF_ERR_INTERNAL, 0, "driver %s failed without saying why",
                                    item->resource.driver->api.name);
+        item->why = g_strdup(call.fault->message);
         op_fail(op, item, g_steal_pointer(&call.fault));
-        if (op->kind != OP_RELEASE)
+        if (op->kind != OP_RELEASE && op->kind != OP_ADOPT)
             break;
     }
     if (op->kind == OP_ACQUIRE && (op->fault || g_atomic_int_get(&op->abandoned)))
@@ -454,7 +456,9 @@ static void op_begin(Op *op)
                 op_add(opening, &whole, NULL, HF_MODE_EXCLUSIVE,
                        item->flags & HF_RESOURCE_AUTOCREATE ? HF_RESOURCE_CREATE : 0);
             }
-            if (!g_ptr_array_find(space->waiters, op, NULL))
+            /* an op's items come one after the other: if it waits already, it is the last */
+            if (space->waiters->len == 0 ||
+                g_ptr_array_index(space->waiters, space->waiters->len - 1) != op)
                 op_wait_for_space(op, space);
             if (opening)
                 op_submit(opening, op_space_opened, space);

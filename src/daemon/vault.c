@@ -54,8 +54,6 @@ struct Vault {
 
 static void vault_found(Vault *vault, const char *name, int fd)
 {
-    if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
-        return; /* no such descriptor: the list was wrong */
     g_hash_table_replace(vault->kept, g_strdup(name), GINT_TO_POINTER(fd));
     g_hash_table_add(vault->names, g_strdup(name));
 }
@@ -64,17 +62,27 @@ static void vault_found(Vault *vault, const char *name, int fd)
 static void vault_find_keeper(Vault *vault)
 {
     const char *number = g_getenv("HOLDFAST_KEPT");
-    int fd = number ? atoi(number) : -1;
-    char name[256];
-    FILE *file;
-    int kept;
+    g_autofree char *path = g_strdup_printf("/proc/self/fd/%s", number ? number : "none");
+    g_autofree char *text = NULL;
+    char *line, *end;
 
-    if (fd < 0 || lseek(fd, 0, SEEK_SET) < 0 || !(file = fdopen(fd, "r")))
-        return;
-    while (fscanf(file, "%255s %d", name, &kept) == 2)
-        vault_found(vault, name, kept);
-    fclose(file);
     g_unsetenv("HOLDFAST_KEPT");
+    if (!g_file_get_contents(path, &text, NULL, NULL))
+        return;
+    close(atoi(number));
+    for (line = text; (end = strchr(line, '\n')); line = end + 1) {
+        char *blank;
+
+        *end = '\0';
+        blank = strchr(line, ' ');
+        if (!blank)
+            continue;
+        *blank = '\0';
+        vault_found(vault, line, atoi(blank + 1));
+    }
+    /* what was inherited is for nobody else */
+    if (close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC) < 0)
+        g_warning("cannot keep inherited descriptors from children: %s", g_strerror(errno));
 }
 
 /* systemd hands sockets of units and stored descriptors over together: ours have a mark. */
@@ -84,7 +92,7 @@ static void vault_find_systemd(Vault *vault)
     int n = sd_listen_fds_with_names(FALSE, &names);
 
     for (int i = 0; i < n; i++) {
-        if (g_str_has_prefix(names[i], "hf-"))
+        if (g_str_has_prefix(names[i], "hf-")) /* sd_listen_fds() has set close-on-exec */
             vault_found(vault, names[i] + 3, SD_LISTEN_FDS_START + i);
         free(names[i]);
     }

@@ -61,6 +61,7 @@ static struct keeper {
     int signals;  /* signalfd */
     pid_t daemon; /* 0: not running */
     int was_ready;
+    int is_ready; /* the daemon that runs now */
     int stopping;
     int activated; /* sockets were handed to us, see sd_listen_fds(3) */
     long long started_msec;
@@ -172,8 +173,10 @@ static void keeper_message(char *message, int fd)
         if (len <= KEEPER_NAME_MAX)
             memcpy(name, value, len);
     }
-    if (keeper_value(message, "READY=1"))
+    if (keeper_value(message, "READY=1")) {
+        keeper.is_ready = 1;
         keeper_ready();
+    }
     if (keeper_value(message, "FDSTOREREMOVE=1"))
         keeper_drop(name);
     else if (fd >= 0 && *name && keeper_value(message, "FDSTORE=1"))
@@ -215,7 +218,7 @@ static int keeper_receive(void)
 
 /* ---- the daemon ------------------------------------------------------------------------ */
 
-static int keeper_list; /* for twalk(3), which passes nothing on */
+static FILE *keeper_list; /* for twalk(3), which passes nothing on */
 
 static void keeper_list_one(const void *node, VISIT visit, int depth)
 {
@@ -223,7 +226,7 @@ static void keeper_list_one(const void *node, VISIT visit, int depth)
 
     (void)depth;
     if (visit == postorder || visit == leaf)
-        dprintf(keeper_list, "%s %d\n", kept->name, kept->fd);
+        fprintf(keeper_list, "%s %d\n", kept->name, kept->fd);
 }
 
 /* In the child: becomes the daemon. */
@@ -231,12 +234,16 @@ static void keeper_become(int socket)
 {
     char number[16];
     sigset_t none;
+    int list;
 
-    keeper_list = memfd_create("kept", 0);
-    if (keeper_list < 0)
+    list = memfd_create("kept", 0);
+    keeper_list = list < 0 ? NULL : fdopen(list, "w");
+    if (!keeper_list)
         keeper_die("memfd_create");
     twalk(keeper.store, keeper_list_one);
-    snprintf(number, sizeof(number), "%d", keeper_list);
+    if (fflush(keeper_list) != 0)
+        keeper_die("memfd");
+    snprintf(number, sizeof(number), "%d", list);
     setenv("HOLDFAST_KEPT", number, 1);
     if (fcntl(socket, F_SETFD, 0) < 0)
         keeper_die("fcntl");
@@ -284,11 +291,15 @@ static void keeper_ended(int status)
     if (code == 0 || keeper.stopping || !keeper.was_ready)
         exit(code);
     if (code == KEEPER_RESTART) {
+        keeper.is_ready = 0;
         keeper_start();
         return;
     }
-    if (lived >= KEEPER_WELL_MSEC)
+    /* and who was well and was killed has not died of himself */
+    if (lived >= KEEPER_WELL_MSEC ||
+        (keeper.is_ready && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL))
         keeper.pause_msec = 0;
+    keeper.is_ready = 0;
     fprintf(stderr,
             "holdfast-keeper: the daemon ended with %d and is started again in %d ms, with "
             "%zu descriptors\n",

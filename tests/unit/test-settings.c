@@ -27,7 +27,7 @@ static void test_defaults(void)
     g_assert_null(s->host_name);
     g_assert_cmpuint(s->request_timeout, ==, 30);
     g_assert_cmpuint(s->kill_timeout, ==, 10);
-    g_assert_cmpuint(s->lane_threads, ==, 8);
+    g_assert_cmpuint(s->lane_threads, ==, 16);
     g_assert_cmpuint(s->log_level, ==, SETTINGS_LOG_WARNING);
     g_assert_cmpuint(s->log_filters->len, ==, 0);
     g_assert_cmpuint(s->log_outputs->len, ==, 0);
