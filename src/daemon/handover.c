@@ -28,8 +28,9 @@
 
 /* The ledger is written anew when it is this large and mostly history. */
 #define HANDOVER_COMPACT_BYTES (1024 * 1024)
-/* So many leases of one lane are checked in one job: each costs microseconds, a job's way more. */
-#define HANDOVER_BATCH 64
+/* So many leases of one lane are checked in one job: few threads, so that clients are answered
+ * meanwhile. */
+#define HANDOVER_BATCH 1024
 /* An entry of a lease takes some 300 bytes. */
 #define HANDOVER_LEASE_BYTES 512
 
