@@ -92,6 +92,7 @@ const char *hfc_get_string(struct json_object *object, const char *key);
 
 typedef struct hfc_connection {
     int fd;      /* -1: not connected */
+    bool met;    /* somebody accepted the last connection */
     char *path;  /* of the socket */
     char *input; /* what was received and not yet taken: [start, start + used) */
     size_t start;

@@ -51,6 +51,29 @@ char *hf_default_socket(void)
     return client_join(home ? home : "", ".cache/holdfast/holdfast.sock");
 }
 
+/* A daemon that accepts and says nothing may just be dying, and its successor at hand; or it does
+ * not want us. So a few tries are made, and not where nobody listens at all. */
+static hfc_result client_first_connect(hf_client *client, int64_t deadline, hf_error **ret_error)
+{
+    int64_t pause = 20;
+
+    for (;;) {
+        hf_error *error = NULL;
+        hfc_result result =
+            hfc_connection_open(&client->connection, deadline, &client->greeting, &error);
+
+        if (result != HFC_LOST || !client->connection.met || pause > 320 ||
+            hfc_now() + pause >= deadline) {
+            if (result != HFC_DONE)
+                hfc_error_hand_over(ret_error, error);
+            return result;
+        }
+        hf_error_free(error);
+        hfc_sleep(pause, deadline);
+        pause *= 2;
+    }
+}
+
 hf_client *hf_connect(const char *socket_path, int timeout_ms, hf_error **ret_error)
 {
     hf_client *client = calloc(1, sizeof(*client));
@@ -67,8 +90,7 @@ hf_client *hf_connect(const char *socket_path, int timeout_ms, hf_error **ret_er
         free(client);
         return NULL;
     }
-    result = hfc_connection_open(&client->connection, hfc_deadline(timeout_ms), &client->greeting,
-                                 ret_error);
+    result = client_first_connect(client, hfc_deadline(timeout_ms), ret_error);
     if (result != HFC_DONE) {
         hf_disconnect(client);
         return NULL;

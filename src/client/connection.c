@@ -250,6 +250,7 @@ hfc_result hfc_connection_open(hfc_connection *connection, int64_t deadline, cha
 {
     hfc_result result = connection_connect(connection, deadline, ret_error);
 
+    connection->met = result == HFC_DONE;
     if (result == HFC_DONE)
         result = connection_greeting(connection, deadline, ret_greeting, ret_error);
     if (result != HFC_DONE)

@@ -31,6 +31,7 @@ void owner_unref(Owner *owner)
     g_assert(owner->leases->len == 0 && !owner->watch);
     g_free(owner->id);
     g_free(owner->pidfd_name);
+    g_clear_pointer(&owner->conn_names, g_ptr_array_unref);
     g_free(owner->name);
     g_free(owner->uuid);
     g_free(owner->uri);

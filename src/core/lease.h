@@ -12,10 +12,11 @@ typedef enum OwnerState { OWNER_RUNNING, OWNER_STOPPING, OWNER_GONE } OwnerState
 /* A VM. Reference counted: leases, connections and requests under way each have one. */
 typedef struct Owner {
     guint refs;
-    char *id;         /* in the ledger; NULL: not there */
-    char *pidfd_name; /* in the vault; NULL: not there */
-    char *name;       /* each string may be NULL */
-    char *uuid;       /* text form */
+    char *id;              /* in the ledger; NULL: not there */
+    char *pidfd_name;      /* in the vault; NULL: not there */
+    GPtrArray *conn_names; /* in the vault: connections that its leases last with; NULL: none */
+    char *name;            /* each string may be NULL */
+    char *uuid;            /* text form */
     char *uri;
     pid_t pid;           /* 0: unknown, never watched */
     guint64 start_ticks; /* start time of the process, field 22 of /proc/PID/stat */

@@ -56,6 +56,11 @@ int conn_set_new(sd_event *event, ConnSet **ret_set)
     return 0;
 }
 
+Conn *conn_set_newest(ConnSet *set)
+{
+    return g_queue_peek_tail(&set->conns);
+}
+
 guint conn_set_count(const ConnSet *set)
 {
     return g_queue_get_length((GQueue *)&set->conns);

@@ -57,6 +57,8 @@ struct Conn {
 int conn_set_new(sd_event *event, ConnSet **ret_set);
 /* Closes all connections. */
 void conn_set_free(ConnSet *set);
+/* The one that was opened last. */
+Conn *conn_set_newest(ConnSet *set);
 guint conn_set_count(const ConnSet *set);
 /* Called whenever a connection has gone. */
 void conn_set_on_closed(ConnSet *set, void (*func)(void *data), void *data);

@@ -67,6 +67,9 @@ struct Engine {
     GQueue waiting_for_release; /* of Acquire, see acquire.c */
     guint64 next_id;            /* of handover.c */
     guint64 epoch;              /* counts releases and commits */
+    /* Goes on with a connection of an earlier daemon that the owner's leases last with; takes the
+     * descriptor over. */
+    void (*resume_connection)(int fd, Owner *owner, const char *name, void *data);
     EngineListener listener;
     void *listener_data;
 };
@@ -235,6 +238,11 @@ void inspect_run(Engine *engine, OpKind kind, const Resource *resource, unsigned
 
 /* Makes leases survive this process; done() is called once they do, perhaps before it returns. */
 void handover_keep(Engine *engine, GPtrArray *leases, void (*done)(void *data), void *data);
+/* The owner's leases last with this connection, too: keeps it for the next daemon. Returns its name
+ * in the vault, a new string, or NULL without a vault. */
+char *handover_keep_connection(Engine *engine, Owner *owner, int fd);
+/* That connection has closed. */
+void handover_forget_connection(Engine *engine, Owner *owner, const char *name);
 /* The lease's count has changed. */
 void handover_update(Engine *engine, Lease *lease);
 /* The lease is released, the owner is not needed any more. */

@@ -36,9 +36,23 @@
 
 /* ---- facts as ledger lines ------------------------------------------------------------- */
 
+static char *handover_join(const GPtrArray *names)
+{
+    GString *out;
+
+    if (!names || names->len == 0)
+        return NULL;
+    out = g_string_new(NULL);
+    for (guint i = 0; i < names->len; i++)
+        g_string_append_printf(out, "%s%s", i ? "," : "", (const char *)names->pdata[i]);
+    return g_string_free(out, FALSE);
+}
+
 static void handover_put_owner(GString *out, const Owner *owner)
 {
+    g_autofree char *conns = handover_join(owner->conn_names);
     const LedgerOwner entry = {
+        .conns = conns,
         .id = owner->id,
         .name = owner->name,
         .uuid = owner->uuid,
@@ -178,6 +192,44 @@ void handover_keep(Engine *engine, GPtrArray *leases, void (*done)(void *data), 
         handover_put_lease(out, lease);
     }
     vault_commit(vault, out->str, out->len, done, data);
+}
+
+static void handover_update_owner(Engine *engine, const Owner *owner)
+{
+    g_autoptr(GString) out = NULL;
+
+    if (!owner->id)
+        return; /* the line is written with its first lease */
+    out = g_string_new(NULL);
+    handover_put_owner(out, owner);
+    vault_write(engine->vault, out->str, out->len);
+}
+
+char *handover_keep_connection(Engine *engine, Owner *owner, int fd)
+{
+    g_autofree char *name = NULL;
+
+    if (vault_kind(engine->vault) == VAULT_NONE)
+        return NULL;
+    name = vault_new_name(engine->vault);
+    vault_store(engine->vault, name, fd);
+    if (!owner->conn_names)
+        owner->conn_names = g_ptr_array_new_with_free_func(g_free);
+    g_ptr_array_add(owner->conn_names, g_strdup(name));
+    handover_update_owner(engine, owner);
+    return g_steal_pointer(&name);
+}
+
+void handover_forget_connection(Engine *engine, Owner *owner, const char *name)
+{
+    guint index;
+
+    if (owner->conn_names &&
+        g_ptr_array_find_with_equal_func(owner->conn_names, name, g_str_equal, &index)) {
+        g_ptr_array_remove_index_fast(owner->conn_names, index);
+        handover_update_owner(engine, owner);
+    }
+    vault_remove(engine->vault, name);
 }
 
 void handover_update(Engine *engine, Lease *lease)
@@ -432,6 +484,26 @@ static gboolean handover_adopt_lease(Engine *engine, GHashTable *ops, const Ledg
     return TRUE;
 }
 
+/* The connections first: an owner whose process has ended lasts as long as they do. */
+static void handover_resume_connections(Engine *engine, Owner *owner, const char *conns)
+{
+    g_auto(GStrv) names = g_strsplit(conns ? conns : "", ",", -1);
+
+    for (char **name = names; *name; name++) {
+        int fd = **name ? vault_take(engine->vault, *name) : -1;
+
+        if (fd < 0)
+            continue;
+        if (!owner->conn_names)
+            owner->conn_names = g_ptr_array_new_with_free_func(g_free);
+        g_ptr_array_add(owner->conn_names, g_strdup(*name));
+        if (engine->resume_connection)
+            engine->resume_connection(fd, owner, *name, engine->listener_data);
+        else
+            close(fd);
+    }
+}
+
 static GHashTable *handover_adopt_owners(Engine *engine, const Ledger *ledger)
 {
     GHashTable *owners = g_hash_table_new(g_str_hash, g_str_equal);
@@ -447,6 +519,8 @@ static GHashTable *handover_adopt_owners(Engine *engine, const Ledger *ledger)
 
         owner->id = g_strdup(entry->id);
         owner->pidfd_name = pidfd >= 0 ? g_strdup(entry->pidfd) : NULL;
+        owner->until_close = entry->until_close;
+        handover_resume_connections(engine, owner, entry->conns);
         g_hash_table_insert(owners, entry->id, owner);
         handover_seen_id(engine, entry->id);
     }

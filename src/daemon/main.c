@@ -145,6 +145,7 @@ static int daemon_start_engine(Daemon *self)
     self->context.driver_name = settings->default_driver;
     self->context.since_usec = g_get_real_time();
     engine_set_listener(self->engine, session_on_event, &self->context);
+    self->engine->resume_connection = session_resume;
     return 0;
 }
 

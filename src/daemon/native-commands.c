@@ -63,15 +63,6 @@ static void session_acquired(GPtrArray *leases, const Fault *fault, void *data)
     conn_resume(session->conn);
 }
 
-static void session_keep_owner(Session *session, Owner *owner)
-{
-    if (g_ptr_array_find(session->owners, owner, NULL))
-        return;
-    owner->until_close = TRUE;
-    supervise_connected(owner);
-    g_ptr_array_add(session->owners, owner_ref(owner));
-}
-
 static void session_acquire(Session *session, const NativeArguments *arguments)
 {
     Engine *engine = session->context->engine;
@@ -92,7 +83,7 @@ static void session_acquire(Session *session, const NativeArguments *arguments)
         return;
     }
     if (arguments->until_close)
-        session_keep_owner(session, owner);
+        session_keep_owner(session, owner, NULL);
     acquire = acquire_new(engine, owner, ACQUIRE_REPEATABLE, arguments->timeout_usec);
     for (guint i = 0; i < arguments->wants->len; i++) {
         const NativeWant *want = g_ptr_array_index(arguments->wants, i);

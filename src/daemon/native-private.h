@@ -11,7 +11,8 @@ typedef struct Session {
     NativeRequest request;   /* the one that is being answered */
     Acquire *acquire;        /* under way, or NULL */
     struct Pending *pending; /* other work under way, or NULL */
-    GPtrArray *owners;       /* that last until this connection closes; of Owner, with references */
+    GPtrArray *kept;   /* of char *: this connection's names in the vault, one for each owner */
+    GPtrArray *owners; /* that last until this connection closes; of Owner, with references */
     gboolean subscribed;
     GPtrArray *events; /* names, or NULL for all */
     GList link;        /* in the context's subscribers */
@@ -37,6 +38,9 @@ typedef struct Command {
 /* Answers the current request; take `value` over. */
 void session_return(Session *session, json_object *value);
 void session_error(Session *session, const Fault *fault);
+/* The owner's leases last until this connection is closed; `name` is what the vault has it under,
+ * NULL if it is to be stored. */
+void session_keep_owner(Session *session, Owner *owner, const char *name);
 const char *session_host(const Session *session);
 gboolean session_known_event(const char *name);
 void session_start_events(Session *session, GPtrArray *names);

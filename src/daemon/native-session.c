@@ -118,15 +118,37 @@ static gssize session_message(Conn *conn, const guint8 *data, gsize len)
     return end - data + 1;
 }
 
-static void session_opened(Conn *conn)
+void session_keep_owner(Session *session, Owner *owner, const char *name)
+{
+    if (g_ptr_array_find(session->owners, owner, NULL))
+        return;
+    owner->until_close = TRUE;
+    supervise_connected(owner);
+    g_ptr_array_add(session->owners, owner_ref(owner));
+    g_ptr_array_add(session->kept, name ? g_strdup(name)
+                                        : handover_keep_connection(session->context->engine, owner,
+                                                                   session->conn->fd));
+}
+
+/* A connection goes on where an earlier daemon left it: without a greeting. */
+static void session_reopened(Conn *conn)
 {
     Session *session = g_new0(Session, 1);
 
     session->conn = conn;
     session->context = conn->context;
     session->owners = g_ptr_array_new();
+    session->kept = g_ptr_array_new_with_free_func(g_free);
     session->link.data = session;
     conn->data = session;
+}
+
+static void session_opened(Conn *conn)
+{
+    Session *session;
+
+    session_reopened(conn);
+    session = conn->data;
     session_send(session, native_encode_greeting(HOLDFAST_VERSION, session_host(session), getpid(),
                                                  conn->may_write));
 }
@@ -143,11 +165,15 @@ static void session_closed(Conn *conn)
         session->pending->session = NULL;
     for (guint i = 0; i < session->owners->len; i++) {
         Owner *owner = g_ptr_array_index(session->owners, i);
+        const char *name = g_ptr_array_index(session->kept, i);
 
+        if (name && !engine->ending) /* when the daemon ends, the next one goes on with it */
+            handover_forget_connection(engine, owner, name);
         supervise_disconnected(engine, owner, FALSE);
         supervise_unref(engine, owner);
     }
     g_ptr_array_unref(session->owners);
+    g_ptr_array_unref(session->kept);
     native_request_clear(&session->request);
     g_free(session);
 }
@@ -158,6 +184,27 @@ const ConnProtocol native_protocol = {
     .message = session_message,
     .closed = session_closed,
 };
+
+static const ConnProtocol native_resumed_protocol = {
+    .name = "native",
+    .opened = session_reopened,
+    .message = session_message,
+    .closed = session_closed,
+};
+
+void session_resume(int fd, Owner *owner, const char *name, void *data)
+{
+    SessionContext *context = data;
+    struct ucred peer = {0};
+    socklen_t len = sizeof(peer);
+    Session *session;
+
+    getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len);
+    if (conn_open(context->conns, fd, &peer, TRUE, &native_resumed_protocol, context) < 0)
+        return;
+    session = conn_set_newest(context->conns)->data;
+    session_keep_owner(session, owner, name);
+}
 
 /* ---- events ---------------------------------------------------------------------------- */
 

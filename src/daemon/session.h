@@ -30,5 +30,8 @@ extern const ConnProtocol virtlockd_protocol;
 void session_on_event(EngineEvent event, const Lease *lease, const Owner *owner, const Fault *fault,
                       const char *text, void *data);
 
+/* Engine.resume_connection of native connections; `data` is the SessionContext. */
+void session_resume(int fd, Owner *owner, const char *name, void *data);
+
 /* The value of query-status, of status.c: a new object. */
 struct json_object *status_report(SessionContext *context);

@@ -233,7 +233,7 @@ static void keeper_list_one(const void *node, VISIT visit, int depth)
 static void keeper_become(int socket)
 {
     char number[16];
-    sigset_t none;
+    sigset_t chld;
     int list;
 
     list = memfd_create("kept", 0);
@@ -254,8 +254,10 @@ static void keeper_become(int socket)
         snprintf(number, sizeof(number), "%d", (int)getpid());
         setenv("LISTEN_PID", number, 1);
     }
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
+    /* the others stay blocked until the daemon reads them: one that comes early is not lost */
+    sigemptyset(&chld);
+    sigaddset(&chld, SIGCHLD);
+    sigprocmask(SIG_UNBLOCK, &chld, NULL);
     execv(keeper.argv[0], keeper.argv + 1);
     keeper_die(keeper.argv[0]);
 }
@@ -288,8 +290,15 @@ static void keeper_ended(int status)
     close(keeper.socket);
     keeper.socket = -1;
     keeper.daemon = 0;
+    if (keeper.stopping == 1 && code != 0 && keeper.was_ready) {
+        /* it died before it could end: the next one finds the signal and ends in good order */
+        keeper.stopping = 2;
+        keeper_start();
+        kill(keeper.daemon, SIGTERM);
+        return;
+    }
     if (code == 0 || keeper.stopping || !keeper.was_ready)
-        exit(code);
+        exit(keeper.stopping && keeper.was_ready ? EXIT_SUCCESS : code);
     if (code == KEEPER_RESTART) {
         keeper.is_ready = 0;
         keeper_start();
@@ -322,12 +331,16 @@ static void keeper_on_signal(void)
             keeper_ended(status);
         return;
     }
-    if (info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT)
+    if ((info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT) && !keeper.stopping)
         keeper.stopping = 1;
     if (keeper.daemon > 0)
         kill(keeper.daemon, (int)info.ssi_signo);
-    else if (keeper.stopping)
-        exit(EXIT_SUCCESS);
+    else if (keeper.stopping ==
+             1) { /* it pauses before the next start: start, and end in good order */
+        keeper.stopping = 2;
+        keeper_start();
+        kill(keeper.daemon, SIGTERM);
+    }
 }
 
 static int keeper_timeout(void)

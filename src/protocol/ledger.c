@@ -55,6 +55,7 @@ void ledger_put_owner(GString *out, const LedgerOwner *owner)
     ledger_number(out, "ticks", (gint64)owner->start_ticks);
     ledger_number(out, "until-close", owner->until_close);
     ledger_text(out, "pidfd", owner->pidfd);
+    ledger_text(out, "conns", owner->conns);
     ledger_end(out, start);
 }
 
@@ -111,6 +112,7 @@ static void ledger_owner_free(gpointer data)
     g_free(owner->uuid);
     g_free(owner->uri);
     g_free(owner->pidfd);
+    g_free(owner->conns);
     g_free(owner);
 }
 
@@ -174,6 +176,8 @@ static void ledger_set_owner(LedgerOwner *owner, const char *key, const char *va
         ledger_replace(&owner->uri, value);
     else if (strcmp(key, "pidfd") == 0)
         ledger_replace(&owner->pidfd, value);
+    else if (strcmp(key, "conns") == 0)
+        ledger_replace(&owner->conns, value);
     else if (strcmp(key, "pid") == 0)
         owner->pid = (pid_t)g_ascii_strtoll(value, NULL, 10);
     else if (strcmp(key, "ticks") == 0)

@@ -34,6 +34,7 @@ typedef struct LedgerOwner {
     guint64 start_ticks;
     gboolean until_close;
     char *pidfd; /* name of the descriptor; NULL: none */
+    char *conns; /* names of connections that its leases last with, with commas; NULL: none */
 } LedgerOwner;
 
 typedef struct LedgerPart {

@@ -7,9 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/settings.h"
-
 #include "core/conffile.h"
+#include "core/settings.h"
+#include "guard.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -58,7 +58,7 @@ static void try_settings(SettingsFile which, const char *data, gsize size)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    g_autofree char *exact = g_memdup2(size ? (const void *)data : "", MAX(size, 1));
+    const char *exact = guard_copy(data, size);
 
     try_file(exact, size);
     try_settings(SETTINGS_HOLDFAST_CONF, exact, size);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "guard.h"
 #include "protocol/native.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -76,7 +77,7 @@ static void try_commands(const NativeRequest *request)
 
 static void try_line(const uint8_t *data, size_t len)
 {
-    g_autofree char *line = g_memdup2(len ? (const void *)data : "", MAX(len, 1));
+    const char *line = guard_copy(data, len);
     NativeRequest request;
     Fault *fault = NULL;
 

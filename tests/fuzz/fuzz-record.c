@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * What another host may have left in a lock file, taken as a whole block, and as the JSON of a
- * record whose frame is right: what is read can be told, and written again.
+ * record whose frame is right, or but for the length: what is read can be told, and written again.
  */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "guard.h"
 #include "protocol/record.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -46,7 +47,7 @@ static void check_again(const Holder *holder)
 
 static void try_block(const char *bytes)
 {
-    g_autofree char *block = g_memdup2(bytes, RECORD_BLOCK);
+    const char *block = guard_copy(bytes, RECORD_BLOCK);
     g_autoptr(Holder) holder = record_decode(block);
     g_autoptr(GPtrArray) holders = g_ptr_array_new();
     g_autofree char *text = NULL;
@@ -69,18 +70,26 @@ static void try_block(const char *bytes)
     check_again(holder);
 }
 
+/* A block with this JSON, whose frame says that it has `said` bytes. */
+static void try_json(const uint8_t *json, size_t len, size_t said)
+{
+    g_autofree char *sum = g_compute_checksum_for_data(G_CHECKSUM_SHA256, json, len);
+    char block[RECORD_BLOCK] = {0};
+    int start = g_snprintf(block, RECORD_BLOCK, "HOLDFAST RECORD 1 %.16s %zu\n", sum, said);
+
+    memcpy(block + start, json, MIN(len, RECORD_BLOCK - (size_t)start));
+    try_block(block);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     size_t len = MIN(size, RECORD_BLOCK - 64);
-    g_autofree char *sum = g_compute_checksum_for_data(G_CHECKSUM_SHA256, data, len);
     char block[RECORD_BLOCK] = {0};
-    int start;
 
     memcpy(block, data, MIN(size, RECORD_BLOCK));
     try_block(block);
-    memset(block, 0, sizeof(block));
-    start = g_snprintf(block, RECORD_BLOCK, "HOLDFAST RECORD 1 %.16s %zu\n", sum, len);
-    memcpy(block + start, data, len);
-    try_block(block);
+    try_json(data, len, len);
+    if (size >= 2)
+        try_json(data + 2, len - 2, (size_t)data[0] << 8 | data[1]);
     return 0;
 }

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "guard.h"
 #include "protocol/virtlockd-codec.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -57,12 +58,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     for (;;) {
         gssize len = virtlockd_frame_length(data, size);
-        g_autofree guint8 *frame = NULL;
+        const guint8 *frame;
         VirtlockdHeader header;
 
         if (len <= 0 || (gsize)len > size)
             return 0;
-        frame = g_memdup2(data, (gsize)len);
+        frame = (const guint8 *)guard_copy(data, (gsize)len);
         check(virtlockd_decode_header(frame, (gsize)len, &header));
         check_reply(virtlockd_encode_void(&header), &header, VIRTLOCKD_OK);
         try_procedures(header, frame, (gsize)len);

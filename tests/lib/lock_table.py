@@ -14,8 +14,20 @@ LINE = re.compile(r"\d+: (?:POSIX|OFDLCK) +\w+ +(READ|WRITE) +\S+ (\w+:\w+:\d+) 
 def held_locks(path):
     """The modes in which byte 0 of path is locked: a list of "READ" and "WRITE"."""
     identity = _identity(path)
-    with open("/proc/locks", encoding="ascii") as table:
-        return [found[1] for found in map(LINE.match, table) if found and found[2] == identity]
+
+    def look():
+        with open("/proc/locks", encoding="ascii") as table:
+            return [found[1] for found in map(LINE.match, table) if found and found[2] == identity]
+
+    # a table of several pages is read in several steps, between which a line may move and be seen
+    # twice or not at all
+    seen = look()
+    for _ in range(20):
+        again = look()
+        if again == seen:
+            break
+        seen = again
+    return seen
 
 
 def file_system_locks(path):

@@ -317,6 +317,12 @@ class Daemon:
         """Its process."""
         return self.process.pid
 
+    @property
+    def daemon_pid(self):
+        """The process that serves: under a keeper another one than that which was started."""
+        with self.client() as client:
+            return client.greeting["pid"]
+
     def is_running(self):
         """Whether it was started and has not ended."""
         return self.process is not None and self.process.poll() is None
@@ -394,7 +400,7 @@ class Daemons:
     def __call__(self, name="n1", *, start=True, **options):
         """A new daemon; keyword arguments that Daemon does not know are settings."""
         known = {key: options.pop(key) for key in
-                 ("binary", "wrapper", "env", "user", "limits") if key in options}
+                 ("binary", "wrapper", "env", "user", "limits", "options") if key in options}
         daemon = Daemon(self.workdir / name, settings=options, **known)
         self.made.append(daemon)
         return daemon.start() if start else daemon
