@@ -4,11 +4,12 @@ BUILD ?= build
 PREFIX ?= /usr/local
 DESTDIR ?=
 
-.PHONY: help build demo check install clean
+.PHONY: help build demo check bench install clean
 
 help:
 	@echo 'make demo      build, and show a refusal on a real QEMU guest (nothing is installed)'
 	@echo 'make check     build, and run all tests'
+	@echo 'make bench     build, and measure beside stock virtlockd'
 	@echo 'make build     build into $(BUILD)/'
 	@echo 'make install   install below $(PREFIX) (PREFIX=, DESTDIR=)'
 	@echo 'make clean     remove $(BUILD)/'
@@ -16,7 +17,8 @@ help:
 build:
 	@tools/install-packages build
 	@test -f $(BUILD)/build.ninja || meson setup $(BUILD) --prefix '$(PREFIX)' >/dev/null
-	@ninja -C $(BUILD) --quiet
+	@ninja -C $(BUILD) -n | grep -q 'no work to do' || \
+		{ echo 'Building into $(BUILD)/ ...'; ninja -C $(BUILD) --quiet; }
 
 demo:
 	@tools/install-packages demo
@@ -27,6 +29,11 @@ check:
 	@tools/install-packages check
 	@$(MAKE) --no-print-directory build
 	@tests/run --build $(BUILD)
+
+bench:
+	@tools/install-packages check
+	@$(MAKE) --no-print-directory build
+	@tests/bench/run
 
 install: build
 	@meson configure $(BUILD) --prefix '$(PREFIX)'

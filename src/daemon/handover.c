@@ -319,9 +319,14 @@ static void handover_lose(Engine *engine, Lease *lease, const char *why)
     g_autofree char *what = refusal_subject(lease_resource(lease), lease->disk);
     g_autoptr(GPtrArray) one = g_ptr_array_new();
 
-    g_critical("%s, held by VM %s (pid %d), is lost: %s", what,
-               lease->owner->name ? lease->owner->name : "?", (int)lease->owner->pid, why);
-    engine_emit(engine, EVENT_LEASE_LOST, lease, lease->owner, NULL, why);
+    /* who has ended has lost nothing: the daemon died in the middle of his release */
+    if (supervise_has_ended(engine, lease->owner)) {
+        g_message("%s was being released when an earlier daemon ended: %s", what, why);
+    } else {
+        g_critical("%s, held by VM %s (pid %d), is lost: %s", what,
+                   lease->owner->name ? lease->owner->name : "?", (int)lease->owner->pid, why);
+        engine_emit(engine, EVENT_LEASE_LOST, lease, lease->owner, NULL, why);
+    }
     if (lease->state == LEASE_RELEASING)
         return;
     g_ptr_array_add(one, lease);

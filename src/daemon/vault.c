@@ -296,12 +296,17 @@ void vault_ready(Vault *vault)
 void vault_write(Vault *vault, const char *text, gsize len)
 {
     ssize_t n = vault->ledger < 0 || len == 0 ? (ssize_t)len : write(vault->ledger, text, len);
+    int err = n < 0 ? errno : ENOSPC;
 
-    if (n == (ssize_t)len)
+    if (n == (ssize_t)len) {
         vault->size += len;
-    else
-        g_critical("cannot write %s: %s; leases made now will not survive this process",
-                   vault->path, n < 0 ? g_strerror(errno) : "no room");
+        return;
+    }
+    g_critical("cannot write %s: %s; leases made now will not survive this process", vault->path,
+               g_strerror(err));
+    /* half a line would spoil the next one as well */
+    if (n > 0 && ftruncate(vault->ledger, (off_t)vault->size) < 0)
+        g_critical("cannot cut %s: %s", vault->path, g_strerror(errno));
 }
 
 void vault_commit(Vault *vault, const char *text, gsize len, VaultDone done, void *data)

@@ -158,10 +158,23 @@ LedgerPart *ledger_lease_add_part(LedgerLease *lease)
     return part;
 }
 
+/* A backslash at the end escapes nothing, which only somebody else can have written. */
+static char *ledger_unescape(const char *escaped)
+{
+    g_autofree char *copy = g_strdup(escaped);
+    gsize len = strlen(copy), n = 0;
+
+    while (n < len && copy[len - 1 - n] == '\\')
+        n++;
+    if (n % 2 == 1)
+        copy[len - 1] = '\0';
+    return g_strcompress(copy);
+}
+
 static void ledger_replace(char **member, const char *escaped)
 {
     g_free(*member);
-    *member = g_strcompress(escaped);
+    *member = ledger_unescape(escaped);
 }
 
 static void ledger_set_owner(LedgerOwner *owner, const char *key, const char *value)
@@ -213,7 +226,7 @@ static void ledger_set_lease(LedgerLease *lease, const char *key, const char *va
     else if (strcmp(key, "count") == 0)
         lease->count = (guint)MAX(g_ascii_strtoll(value, NULL, 10), 1);
     else if (strcmp(key, "claim") == 0)
-        g_ptr_array_add(lease->claims, g_strcompress(value));
+        g_ptr_array_add(lease->claims, ledger_unescape(value));
     else if (strcmp(key, "driver") == 0)
         ledger_replace(&ledger_lease_add_part(lease)->driver, value);
     else if (lease->parts->len > 0)
@@ -309,9 +322,20 @@ static gboolean ledger_read_line(Ledger *ledger, char *line, gsize len)
     return TRUE; /* another kind is from a later version, and can be done without */
 }
 
+/* With a NUL behind it, and whatever is in it: g_strndup() would stop at the first. */
+static char *ledger_copy(const char *text, gsize len)
+{
+    char *copy = g_malloc(len + 1);
+
+    if (len > 0)
+        memcpy(copy, text, len);
+    copy[len] = '\0';
+    return copy;
+}
+
 Ledger *ledger_parse(const char *text, gsize len, Fault **ret_fault)
 {
-    g_autofree char *copy = g_strndup(text, len);
+    g_autofree char *copy = ledger_copy(text, len);
     Ledger *ledger;
     char *line, *end;
 
@@ -325,7 +349,7 @@ Ledger *ledger_parse(const char *text, gsize len, Fault **ret_fault)
     ledger->leases =
         g_hash_table_new_full(g_str_hash, g_str_equal, NULL, (GDestroyNotify)ledger_lease_free);
     line = len > 0 ? copy + strlen(LEDGER_HEADER) : copy;
-    for (; (end = strchr(line, '\n')); line = end + 1) {
+    for (; (end = memchr(line, '\n', (gsize)(copy + len - line))); line = end + 1) {
         *end = '\0';
         if (!ledger_read_line(ledger, line, (gsize)(end - line)))
             ledger->damaged++;

@@ -330,7 +330,7 @@ def test_query_disk_takes_nothing(client, vm, image):
 
 
 def test_lease_required(start_daemon, vm, image, workdir):
-    """Without automatic leases writable disks need a manual one, beside which they are locked too."""
+    """Without automatic leases writable disks need a manual one; they are locked beside it."""
     (workdir / "k").touch()
     daemon = start_daemon(auto_disk_leases=0)
     lease = [(workdir, "k")]
