@@ -165,9 +165,10 @@ struct hf_driver {
      */
     int (*save)(struct hf_call *call, void *space, void *handle, struct hf_saved *ret_saved);
     /**
-     * Takes a lock over that an earlier daemon has saved, checks that it still is held, and claims
-     * as acquire does. Owns the descriptors from then on, also when it fails. Needed for
-     * HF_SURVIVES.
+     * Takes a lock over that an earlier daemon has saved (`space` is NULL if the lockspace cannot
+     * be opened just now; the same goes for the release of such a lock), checks that it still is
+     * held, and claims as acquire does. Owns the descriptors from then on, also when it fails.
+     * Needed for HF_SURVIVES.
      */
     int (*adopt)(struct hf_call *call, void *space, const struct hf_resource *resource,
                  const struct hf_saved *saved, void **ret_handle);

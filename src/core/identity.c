@@ -309,7 +309,8 @@ char *identity_guess_disk(pid_t pid, const char *key, char **ret_claim)
     if (pid <= 0 || !identity_is_hash(key))
         return NULL;
     found = identity_guess_from_fds(pid, key);
-    if (!found)
+    /* a process that is stuck in the kernel may not let its arguments be read */
+    if (!found && ret_claim)
         found = identity_guess_from_arguments(pid, key);
     if (found && ret_claim)
         *ret_claim = identity_claim_of(found);

@@ -128,6 +128,29 @@ static gboolean acquire_owner_lives(Acquire *acquire)
     return FALSE;
 }
 
+static gboolean acquire_wait(Acquire *acquire, gboolean retry_now);
+static Fault *acquire_busy(Acquire *acquire, const Want *want, GPtrArray *leases,
+                           GPtrArray *holders);
+
+/* What the owner had when the request began may have been released since: then it begins anew, or
+ * fails. A lease that is not the request's own may be gone, so it is looked for, not looked at. */
+static gboolean acquire_still_has(Acquire *acquire, Want *want)
+{
+    g_autoptr(GPtrArray) none = NULL;
+    Lease *lease = table_find_owned(acquire->engine->table, acquire->owner,
+                                    g_ptr_array_index(want->resources, 0));
+
+    if (lease && lease->state == LEASE_HELD && lease->mode == want->mode) {
+        want->lease = lease;
+        return TRUE;
+    }
+    want->lease = NULL;
+    none = g_ptr_array_new();
+    if (!acquire_wait(acquire, TRUE))
+        acquire_fail(acquire, acquire_busy(acquire, want, none, NULL));
+    return FALSE;
+}
+
 /* The leases survive this process: now the caller may hear of it. */
 static void acquire_kept(void *data)
 {
@@ -140,13 +163,24 @@ static void acquire_kept(void *data)
         acquire_undo(acquire);
         return;
     }
+    for (guint i = 0; i < acquire->wants->len; i++) {
+        Want *want = g_ptr_array_index(acquire->wants, i);
+
+        if (want->existing && !acquire_still_has(acquire, want))
+            return;
+    }
     leases = g_ptr_array_new();
     for (guint i = 0; i < acquire->wants->len; i++) {
         Want *want = g_ptr_array_index(acquire->wants, i);
 
         g_ptr_array_add(leases, want->lease);
-        if (want->existing)
+        if (want->existing) {
+            if (acquire->style == ACQUIRE_COUNTED) {
+                want->lease->count++;
+                handover_update(acquire->engine, want->lease);
+            }
             continue;
+        }
         want->lease->state = LEASE_HELD;
         engine_emit(acquire->engine, EVENT_LEASE_ACQUIRED, want->lease, want->lease->owner, NULL,
                     NULL);
@@ -166,12 +200,8 @@ static void acquire_commit(Acquire *acquire)
     for (guint i = 0; i < acquire->wants->len; i++) {
         Want *want = g_ptr_array_index(acquire->wants, i);
 
-        if (!want->existing) {
+        if (!want->existing)
             g_ptr_array_add(fresh, want->lease);
-        } else if (acquire->style == ACQUIRE_COUNTED) {
-            want->lease->count++;
-            handover_update(acquire->engine, want->lease);
-        }
     }
     acquire->keeping = TRUE;
     handover_keep(acquire->engine, fresh, acquire_kept, acquire);
@@ -239,10 +269,11 @@ static gboolean acquire_wait(Acquire *acquire, gboolean retry_now)
 void acquire_retry_waiting(Engine *engine)
 {
     guint n = g_queue_get_length(&engine->waiting_for_release);
+    GList *link;
 
     engine->epoch++;
-    while (n-- > 0) {
-        GList *link = g_queue_pop_head_link(&engine->waiting_for_release);
+    /* one that succeeds comes here again and may leave nothing */
+    while (n-- > 0 && (link = g_queue_pop_head_link(&engine->waiting_for_release))) {
         Acquire *acquire = link->data;
 
         acquire->is_waiting = FALSE;
@@ -317,21 +348,6 @@ static gboolean acquire_check_claims(Acquire *acquire, Want *want)
         acquire_fail(acquire, acquire_twice(want, rival));
     else
         acquire_refused(acquire, want, conflicts, NULL);
-    return FALSE;
-}
-
-/* What the owner had when the request began may have been released since: then begin anew. */
-static gboolean acquire_still_has(Acquire *acquire, const Want *want)
-{
-    const Lease *lease = table_find_owned(acquire->engine->table, acquire->owner,
-                                          g_ptr_array_index(want->resources, 0));
-    g_autoptr(GPtrArray) none = NULL;
-
-    if (lease && lease == want->lease && lease->state == LEASE_HELD)
-        return TRUE;
-    none = g_ptr_array_new();
-    if (!acquire_wait(acquire, TRUE))
-        acquire_fail(acquire, acquire_busy(acquire, want, none, NULL));
     return FALSE;
 }
 

@@ -61,16 +61,17 @@ void engine_emit(Engine *engine, EngineEvent event, const Lease *lease, const Ow
         engine->listener(event, lease, owner, fault, text, engine->listener_data);
 }
 
-/* Runs the loop until nothing is under way, or patience ends. */
+/* Deals with results until nothing is under way, or patience ends; the loop itself has ended. */
 static gboolean engine_drain(Engine *engine)
 {
     gint64 until = g_get_monotonic_time() + ENGINE_LANE_PATIENCE_USEC;
 
     while (engine->ops > 0) {
-        gint64 left = until - g_get_monotonic_time();
-
-        if (left <= 0 || sd_event_run(engine->event, (uint64_t)left) < 0)
+        if (lane_hub_poll(engine->lanes))
+            continue;
+        if (g_get_monotonic_time() > until)
             return FALSE;
+        g_usleep(G_TIME_SPAN_MILLISECOND);
     }
     return TRUE;
 }

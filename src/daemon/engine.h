@@ -9,6 +9,7 @@
  *     refusal.c    saying who is in the way
  *     release.c    giving leases back
  *     inspect.c    who holds a disk; making and removing resources
+ *     handover.c   leases that outlive the daemon; adopt.c is the next daemon's half
  *     supervise.c  owners' processes: watching them, ending them, releasing after their exit
  */
 #pragma once
@@ -238,6 +239,8 @@ void inspect_run(Engine *engine, OpKind kind, const Resource *resource, unsigned
 
 /* Makes leases survive this process; done() is called once they do, perhaps before it returns. */
 void handover_keep(Engine *engine, GPtrArray *leases, void (*done)(void *data), void *data);
+/* TRUE if the next daemon would find every lease; writes the ledger anew if it has to. */
+gboolean handover_is_complete(Engine *engine);
 /* The owner's leases last with this connection, too: keeps it for the next daemon. Returns its name
  * in the vault, a new string, or NULL without a vault. */
 char *handover_keep_connection(Engine *engine, Owner *owner, int fd);
@@ -248,8 +251,10 @@ void handover_update(Engine *engine, Lease *lease);
 /* The lease is released, the owner is not needed any more. */
 void handover_forget_lease(Engine *engine, Lease *lease);
 void handover_forget_owner(Engine *engine, Owner *owner);
-/* At the start: takes over what an earlier daemon held. Its leases are in the table when this
- * returns; that each is really held is checked in the lanes afterwards. Their number. */
+/* Writes the whole ledger anew from the table. */
+void handover_rewrite(Engine *engine);
+/* In adopt.c. At the start: takes over what an earlier daemon held. Its leases are in the table
+ * when this returns; that each is really held is checked in the lanes afterwards. Their number. */
 guint handover_adopt(Engine *engine);
 
 /* ---- supervise.c ----------------------------------------------------------------------- */

@@ -18,7 +18,6 @@
  */
 #define G_LOG_DOMAIN "holdfast.handover"
 
-#include <malloc.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -28,9 +27,6 @@
 
 /* The ledger is written anew when it is this large and mostly history. */
 #define HANDOVER_COMPACT_BYTES (1024 * 1024)
-/* So many leases of one lane are checked in one job: few threads, so that clients are answered
- * meanwhile. */
-#define HANDOVER_BATCH 1024
 /* An entry of a lease takes some 300 bytes. */
 #define HANDOVER_LEASE_BYTES 512
 
@@ -75,23 +71,6 @@ static char *handover_hex(const struct hf_saved *saved)
     return g_string_free(hex, FALSE);
 }
 
-static gboolean handover_unhex(const char *hex, struct hf_saved *saved)
-{
-    size_t len = strlen(hex) / 2;
-
-    if (strlen(hex) % 2 || len > sizeof(saved->bytes))
-        return FALSE;
-    for (size_t i = 0; i < len; i++) {
-        int high = g_ascii_xdigit_value(hex[2 * i]), low = g_ascii_xdigit_value(hex[2 * i + 1]);
-
-        if (high < 0 || low < 0)
-            return FALSE;
-        saved->bytes[i] = (char)(high << 4 | low);
-    }
-    saved->n_bytes = (unsigned)len;
-    return TRUE;
-}
-
 static void handover_put_lease(GString *out, const Lease *lease)
 {
     g_autoptr(LedgerLease) entry = ledger_lease_new();
@@ -121,13 +100,6 @@ static void handover_put_lease(GString *out, const Lease *lease)
 static char *handover_new_id(Engine *engine)
 {
     return g_strdup_printf("%" G_GINT64_MODIFIER "x", engine->next_id++);
-}
-
-static void handover_seen_id(Engine *engine, const char *id)
-{
-    guint64 number = g_ascii_strtoull(id, NULL, 16);
-
-    engine->next_id = MAX(engine->next_id, number + 1);
 }
 
 /* ---- keeping --------------------------------------------------------------------------- */
@@ -170,6 +142,13 @@ static void handover_keep_part(Vault *vault, LeasePart *part)
     g_clear_pointer(&part->saved, g_free);
 }
 
+gboolean handover_is_complete(Engine *engine)
+{
+    if (vault_kind(engine->vault) != VAULT_NONE && !vault_ledger_is_whole(engine->vault))
+        handover_rewrite(engine); /* there may be room again */
+    return vault_ledger_is_whole(engine->vault);
+}
+
 void handover_keep(Engine *engine, GPtrArray *leases, void (*done)(void *data), void *data)
 {
     Vault *vault = engine->vault;
@@ -179,6 +158,7 @@ void handover_keep(Engine *engine, GPtrArray *leases, void (*done)(void *data), 
         done(data);
         return;
     }
+    handover_is_complete(engine);
     out = g_string_new(NULL);
     for (guint i = 0; i < leases->len; i++) {
         Lease *lease = g_ptr_array_index(leases, i);
@@ -194,6 +174,11 @@ void handover_keep(Engine *engine, GPtrArray *leases, void (*done)(void *data), 
     vault_commit(vault, out->str, out->len, done, data);
 }
 
+static void handover_nothing(void *data)
+{
+    (void)data;
+}
+
 static void handover_update_owner(Engine *engine, const Owner *owner)
 {
     g_autoptr(GString) out = NULL;
@@ -202,7 +187,8 @@ static void handover_update_owner(Engine *engine, const Owner *owner)
         return; /* the line is written with its first lease */
     out = g_string_new(NULL);
     handover_put_owner(out, owner);
-    vault_write(engine->vault, out->str, out->len);
+    /* behind the lines that wait: an older one of this owner may be among them */
+    vault_commit(engine->vault, out->str, out->len, handover_nothing, NULL);
 }
 
 char *handover_keep_connection(Engine *engine, Owner *owner, int fd)
@@ -243,7 +229,7 @@ void handover_update(Engine *engine, Lease *lease)
     vault_write(engine->vault, out->str, out->len);
 }
 
-static void handover_rewrite(Engine *engine)
+void handover_rewrite(Engine *engine)
 {
     g_autoptr(GPtrArray) owners = table_owners(engine->table);
     g_autoptr(GPtrArray) leases = table_list(engine->table);
@@ -302,298 +288,4 @@ void handover_forget_owner(Engine *engine, Owner *owner)
         vault_remove(engine->vault, owner->pidfd_name);
     g_clear_pointer(&owner->id, g_free);
     g_clear_pointer(&owner->pidfd_name, g_free);
-}
-
-/* ---- adopting -------------------------------------------------------------------------- */
-
-/* A lease on its way through its lanes. */
-typedef struct Adoption {
-    Engine *engine;
-    Lease *lease;
-    guint parts; /* still to be checked */
-    char *lost;  /* why; NULL: it is held */
-} Adoption;
-
-static void handover_lose(Engine *engine, Lease *lease, const char *why)
-{
-    g_autofree char *what = refusal_subject(lease_resource(lease), lease->disk);
-    g_autoptr(GPtrArray) one = g_ptr_array_new();
-
-    /* who has ended has lost nothing: the daemon died in the middle of his release */
-    if (supervise_has_ended(engine, lease->owner)) {
-        g_message("%s was being released when an earlier daemon ended: %s", what, why);
-    } else {
-        g_critical("%s, held by VM %s (pid %d), is lost: %s", what,
-                   lease->owner->name ? lease->owner->name : "?", (int)lease->owner->pid, why);
-        engine_emit(engine, EVENT_LEASE_LOST, lease, lease->owner, NULL, why);
-    }
-    if (lease->state == LEASE_RELEASING)
-        return;
-    g_ptr_array_add(one, lease);
-    release_leases(engine, one, NULL, 0, NULL, NULL);
-}
-
-static void handover_part_adopted(Adoption *adoption, OpItem *item)
-{
-    if (item->done)
-        item->part->handle = item->handle;
-    else if (!adoption->lost)
-        adoption->lost = g_strdup(item->why ? item->why : "its lane could not be entered");
-    if (--adoption->parts > 0)
-        return;
-    if (adoption->lost)
-        handover_lose(adoption->engine, adoption->lease, adoption->lost);
-    else
-        engine_emit(adoption->engine, EVENT_LEASE_ADOPTED, adoption->lease, adoption->lease->owner,
-                    NULL, NULL);
-    g_free(adoption->lost);
-    g_free(adoption);
-}
-
-static void handover_adopted(Op *op, void *data)
-{
-    (void)data;
-    for (guint i = 0; i < op->items->len; i++) {
-        OpItem *item = g_ptr_array_index(op->items, i);
-
-        handover_part_adopted(item->data, item);
-    }
-}
-
-/* Takes the part's descriptors out of the vault; FALSE if one is missing. */
-static gboolean handover_take_fds(Vault *vault, const LedgerPart *entry, struct hf_saved *saved)
-{
-    g_auto(GStrv) names = g_strsplit(entry->fds, ",", -1);
-    gboolean whole = handover_unhex(entry->bytes, saved);
-
-    for (char **name = names; *name; name++) {
-        int fd = **name ? vault_take(vault, *name) : -1;
-
-        if (**name == '\0')
-            continue;
-        if (fd >= 0 && saved->n_fds < G_N_ELEMENTS(saved->fds))
-            saved->fds[saved->n_fds++] = fd;
-        else
-            whole = FALSE;
-    }
-    return whole;
-}
-
-static gboolean handover_adopt_parts(Engine *engine, Lease *lease, const LedgerLease *entry)
-{
-    gboolean whole = TRUE;
-
-    for (guint i = 0; i < entry->parts->len; i++) {
-        const LedgerPart *from = g_ptr_array_index(entry->parts, i);
-        const Driver *driver = g_hash_table_lookup(engine->drivers, from->driver);
-        Resource resource = {driver, from->space, from->key};
-        LeasePart *part;
-
-        if (!driver || !(driver->api.capabilities & HF_SURVIVES)) {
-            g_critical("driver %s is not there any more: its lease %s is lost", from->driver,
-                       from->key);
-            return FALSE;
-        }
-        part = lease_add_part(lease, &resource, NULL);
-        part->survives = TRUE;
-        part->fd_names = g_strdup(from->fds);
-        part->saved_bytes = g_strdup(from->bytes);
-        part->saved = g_new0(struct hf_saved, 1);
-        if (!handover_take_fds(engine->vault, from, part->saved))
-            whole = FALSE;
-    }
-    return whole;
-}
-
-static void handover_close_fds(Lease *lease)
-{
-    for (guint i = 0; i < lease->parts->len; i++) {
-        const LeasePart *part = g_ptr_array_index(lease->parts, i);
-
-        for (unsigned k = 0; part->saved && k < part->saved->n_fds; k++)
-            close(part->saved->fds[k]);
-    }
-}
-
-/* The op that gathers what is to be checked in that lane. Takes the lane's reference over. */
-static Op *handover_op_for(Engine *engine, GHashTable *ops, Lane *lane)
-{
-    Op *op = g_hash_table_lookup(ops, lane);
-
-    if (op && op->items->len < HANDOVER_BATCH) {
-        lane_unref(lane);
-        return op;
-    }
-    if (op)
-        op_submit(op, handover_adopted, NULL);
-    op = op_new(engine, OP_ADOPT, lane);
-    g_hash_table_insert(ops, lane, op);
-    return op;
-}
-
-static void handover_check(Engine *engine, GHashTable *ops, Lease *lease)
-{
-    Adoption *adoption = g_new0(Adoption, 1);
-
-    adoption->engine = engine;
-    adoption->lease = lease;
-    adoption->parts = lease->parts->len;
-    for (guint i = 0; i < lease->parts->len; i++) {
-        LeasePart *part = g_ptr_array_index(lease->parts, i);
-        Op *op = handover_op_for(engine, ops, op_lane(engine, &part->resource));
-        OpItem *item = op_add(op, &part->resource, lease->disk, lease->mode, 0);
-
-        item->saved = *part->saved;
-        g_clear_pointer(&part->saved, g_free); /* the driver's from now on */
-        item->part = part;
-        item->data = adoption;
-    }
-}
-
-static void handover_submit_all(GHashTable *ops)
-{
-    GHashTableIter iter;
-    gpointer op;
-
-    g_hash_table_iter_init(&iter, ops);
-    while (g_hash_table_iter_next(&iter, NULL, &op))
-        op_submit(op, handover_adopted, NULL);
-}
-
-static gboolean handover_adopt_lease(Engine *engine, GHashTable *ops, const LedgerLease *entry,
-                                     Owner *owner)
-{
-    Lease *lease = lease_new(owner, entry->disk, entry->mode, entry->since_usec);
-    gboolean whole = handover_adopt_parts(engine, lease, entry);
-
-    for (guint i = 0; i < entry->claims->len; i++)
-        lease_add_claim(lease, g_ptr_array_index(entry->claims, i));
-    lease->id = g_strdup(entry->id);
-    lease->count = entry->count;
-    lease->state = LEASE_HELD;
-    if (!whole) {
-        g_critical(
-            "lease %s of VM %s (pid %d) is in the ledger, but its descriptors are not with the "
-            "supervisor: the lock is lost",
-            lease->parts->len ? lease_resource(lease)->key : entry->id,
-            owner->name ? owner->name : "?", (int)owner->pid);
-        if (lease->parts->len)
-            engine_emit(engine, EVENT_LEASE_LOST, lease, owner, NULL, "its descriptors are gone");
-        handover_close_fds(lease);
-        handover_forget_lease(engine, lease);
-        lease_free(lease);
-        return FALSE;
-    }
-    table_insert(engine->table, lease);
-    handover_check(engine, ops, lease);
-    return TRUE;
-}
-
-/* The connections first: an owner whose process has ended lasts as long as they do. */
-static void handover_resume_connections(Engine *engine, Owner *owner, const char *conns)
-{
-    g_auto(GStrv) names = g_strsplit(conns ? conns : "", ",", -1);
-
-    for (char **name = names; *name; name++) {
-        int fd = **name ? vault_take(engine->vault, *name) : -1;
-
-        if (fd < 0)
-            continue;
-        if (!owner->conn_names)
-            owner->conn_names = g_ptr_array_new_with_free_func(g_free);
-        g_ptr_array_add(owner->conn_names, g_strdup(*name));
-        if (engine->resume_connection)
-            engine->resume_connection(fd, owner, *name, engine->listener_data);
-        else
-            close(fd);
-    }
-}
-
-static GHashTable *handover_adopt_owners(Engine *engine, const Ledger *ledger)
-{
-    GHashTable *owners = g_hash_table_new(g_str_hash, g_str_equal);
-    GHashTableIter iter;
-    gpointer value;
-
-    g_hash_table_iter_init(&iter, ledger->owners);
-    while (g_hash_table_iter_next(&iter, NULL, &value)) {
-        const LedgerOwner *entry = value;
-        int pidfd = entry->pidfd ? vault_take(engine->vault, entry->pidfd) : -1;
-        Owner *owner = supervise_adopt_owner(engine, entry->name, entry->uuid, entry->uri,
-                                             entry->pid, entry->start_ticks, pidfd);
-
-        owner->id = g_strdup(entry->id);
-        owner->pidfd_name = pidfd >= 0 ? g_strdup(entry->pidfd) : NULL;
-        owner->until_close = entry->until_close;
-        handover_resume_connections(engine, owner, entry->conns);
-        g_hash_table_insert(owners, entry->id, owner);
-        handover_seen_id(engine, entry->id);
-    }
-    return owners;
-}
-
-/* Descriptors that the supervisor kept and no lease wants: locks that nobody was told of. */
-static void handover_drop_strays(Engine *engine)
-{
-    g_autoptr(GPtrArray) names = vault_untaken(engine->vault);
-    guint strays = 0;
-
-    for (guint i = 0; i < names->len; i++) {
-        const char *name = g_ptr_array_index(names, i);
-
-        if (g_str_has_prefix(name, VAULT_SOCKET_PREFIX))
-            continue;
-        close(vault_take(engine->vault, name));
-        vault_remove(engine->vault, name);
-        strays++;
-    }
-    if (strays)
-        g_message("%u descriptors without a lease were dropped: requests that were never answered",
-                  strays);
-}
-
-guint handover_adopt(Engine *engine)
-{
-    g_autoptr(Ledger) ledger = NULL;
-    g_autoptr(GHashTable) owners = NULL;
-    g_autoptr(GHashTable) ops = NULL; /* Lane -> Op */
-    g_autoptr(Fault) fault = NULL;
-    g_autofree char *text = NULL;
-    GHashTableIter iter;
-    gpointer value;
-    guint adopted = 0;
-    gsize len;
-
-    if (vault_kind(engine->vault) == VAULT_NONE)
-        return 0;
-    text = vault_read(engine->vault, &len);
-    ledger = ledger_parse(text, len, &fault);
-    if (!ledger) {
-        g_critical("%s: leases of an earlier daemon are lost", fault->message);
-        ledger = ledger_parse("", 0, NULL);
-    }
-    if (ledger->damaged)
-        g_warning("%u damaged lines in the ledger were skipped", ledger->damaged);
-    owners = handover_adopt_owners(engine, ledger);
-    ops = g_hash_table_new(NULL, NULL);
-    g_hash_table_iter_init(&iter, ledger->leases);
-    while (g_hash_table_iter_next(&iter, NULL, &value)) {
-        const LedgerLease *entry = value;
-        Owner *owner = g_hash_table_lookup(owners, entry->owner);
-
-        handover_seen_id(engine, entry->id);
-        if (owner && handover_adopt_lease(engine, ops, entry, owner))
-            adopted++;
-    }
-    handover_submit_all(ops);
-    handover_drop_strays(engine);
-    handover_rewrite(engine);
-    g_hash_table_iter_init(&iter, owners);
-    while (g_hash_table_iter_next(&iter, NULL, &value)) {
-        supervise_recheck(engine, value);
-        supervise_unref(engine, value);
-    }
-    g_clear_pointer(&ledger, ledger_free);
-    malloc_trim(0); /* the parsed ledger was as large as the table */
-    return adopted;
 }

@@ -15,7 +15,6 @@
 #define G_LOG_DOMAIN "holdfast.main"
 
 #include <errno.h>
-#include <grp.h>
 #include <locale.h>
 #include <malloc.h>
 #include <sched.h>
@@ -28,32 +27,15 @@
 #include <unistd.h>
 
 #include "background.h"
+#include "daemon.h"
 #include "keeper/keeper.h"
 #include "log.h"
-#include "options.h"
-#include "session.h"
-#include "vault.h"
 
+/* One second in all: a daemon that ends drains its lanes first, but does not wait for stuck ones.
+ */
+#define DAEMON_PATIENCE_STEPS 20
 /* To be woken from sleep costs 10 to 50 us on a virtual machine: that long it is worth to look. */
 #define DAEMON_LINGER_USEC 50
-
-typedef struct Daemon {
-    Options options;
-    sd_event *event;
-    GPtrArray *drivers;
-    GHashTable *by_name;
-    Engine *engine;
-    Vault *vault;
-    ConnSet *conns;
-    Server *server;
-    SessionContext context;
-    char **argv;
-    gboolean restarting; /* the next daemon goes on with all that is held */
-    gboolean abandoned;  /* the keeper has ended: no more than what is held now is to be served */
-    int pid_fd;
-    sd_event_source *idle_timer;
-    gint64 idle_since; /* monotonic, when the last connection closed */
-} Daemon;
 
 static int daemon_fail(const Daemon *self, const char *what, int r)
 {
@@ -149,141 +131,6 @@ static int daemon_start_engine(Daemon *self)
     return 0;
 }
 
-/* ---- sockets --------------------------------------------------------------------------- */
-
-static gboolean daemon_access(const Daemon *self, ServerAccess *access)
-{
-    const char *name = self->options.settings->socket_group;
-    struct group *group;
-
-    memset(access, 0, sizeof(*access));
-    if (!name)
-        return TRUE;
-    group = getgrnam(name);
-    if (!group) {
-        fprintf(stderr,
-                "%s: socket_group: there is no group '%s'; make it, or correct "
-                "holdfast.conf\n",
-                self->options.program, name);
-        return FALSE;
-    }
-    access->group_may_read = TRUE;
-    access->group = group->gr_gid;
-    return TRUE;
-}
-
-/* Sockets of systemd are told apart by their unit's name, else by their path. Returns how many
- * of each kind there are, or a negative errno. */
-static int daemon_adopt(Daemon *self, const ServerAccess *access, gboolean *ret_native,
-                        gboolean *ret_virtlockd)
-{
-    const ServerAccess owner_only = {0};
-    char **names = NULL;
-    int n = sd_listen_fds_with_names(TRUE, &names);
-    int r = n;
-
-    for (int i = 0; i < n; i++) {
-        int fd = SD_LISTEN_FDS_START + i;
-        gboolean stored = g_str_has_prefix(names[i], "hf-"); /* the vault's, see vault.c */
-        gboolean admin = strstr(names[i], "admin") != NULL;
-        gboolean native = !admin && strstr(names[i], "virtlockd") == NULL &&
-                          (strstr(names[i], "holdfast") || !self->options.as_virtlockd);
-
-        if (stored) {
-            free(names[i]);
-            continue;
-        }
-        if (r < 0 || admin) {
-            /* libvirt's administration protocol is not spoken here: nobody is left waiting */
-            close(fd);
-        } else if (native) {
-            r = server_adopt(self->server, fd, FALSE, access, &native_protocol, &self->context);
-            *ret_native = TRUE;
-        } else {
-            r = server_adopt(self->server, fd, FALSE, &owner_only, &virtlockd_protocol,
-                             &self->context);
-            *ret_virtlockd = TRUE;
-        }
-        free(names[i]);
-    }
-    free(names);
-    return r;
-}
-
-/* Goes on with the socket of an earlier daemon, in whose backlog clients wait already. */
-static gboolean daemon_listen_on(Daemon *self, const char *path, const ServerAccess *access,
-                                 const ConnProtocol *protocol)
-{
-    g_autofree char *name = g_strconcat(VAULT_SOCKET_PREFIX, protocol->name, NULL);
-    int fd = vault_take(self->vault, name);
-
-    if (fd < 0)
-        return FALSE;
-    if (server_is_at(fd, path) &&
-        server_adopt(self->server, fd, TRUE, access, protocol, &self->context) >= 0)
-        return TRUE;
-    close(fd); /* the configuration names another path now */
-    vault_remove(self->vault, name);
-    return FALSE;
-}
-
-static int daemon_listen_new(Daemon *self, const char *path, const ServerAccess *access,
-                             const ConnProtocol *protocol)
-{
-    g_autofree char *name = g_strconcat(VAULT_SOCKET_PREFIX, protocol->name, NULL);
-    int fd;
-
-    if (daemon_listen_on(self, path, access, protocol))
-        return 0;
-    fd = server_listen(self->server, path, access, protocol, &self->context);
-    if (fd >= 0)
-        vault_store(self->vault, name, fd);
-    return fd;
-}
-
-static int daemon_listen_at(Daemon *self, const char *path, const ServerAccess *access,
-                            const ConnProtocol *protocol)
-{
-    int r = daemon_listen_new(self, path, access, protocol);
-
-    if (r == -EADDRINUSE)
-        fprintf(stderr, "%s: another daemon serves %s; stop it first\n", self->options.program,
-                path);
-    else if (r < 0)
-        fprintf(stderr, "%s: cannot listen at %s: %s\n", self->options.program, path,
-                g_strerror(-r));
-    return r;
-}
-
-static gboolean daemon_listen(Daemon *self)
-{
-    const Options *options = &self->options;
-    const ServerAccess owner_only = {0};
-    gboolean native = FALSE, virtlockd = FALSE;
-    ServerAccess access;
-    int r;
-
-    if (!daemon_access(self, &access))
-        return FALSE;
-    r = daemon_adopt(self, &access, &native, &virtlockd);
-    if (r < 0) {
-        fprintf(stderr, "%s: cannot use the sockets handed over: %s\n", options->program,
-                g_strerror(-r));
-        return FALSE;
-    }
-    if (!virtlockd && options->virtlockd_socket &&
-        daemon_listen_at(self, options->virtlockd_socket, &owner_only, &virtlockd_protocol) < 0)
-        return FALSE;
-    if (!native && options->as_virtlockd) {
-        /* a guest's right to start does not depend on whether people can look */
-        r = daemon_listen_new(self, options->native_socket, &access, &native_protocol);
-        if (r < 0)
-            g_message("not serving %s: %s", options->native_socket, g_strerror(-r));
-        return TRUE;
-    }
-    return native || daemon_listen_at(self, options->native_socket, &access, &native_protocol) >= 0;
-}
-
 /* ---- the loop -------------------------------------------------------------------------- */
 
 static int daemon_on_signal(sd_event_source *source, const struct signalfd_siginfo *info,
@@ -298,6 +145,10 @@ static int daemon_on_signal(sd_event_source *source, const struct signalfd_sigin
     }
     if (info->ssi_signo == SIGUSR1 && vault_kind(self->vault) == VAULT_NONE) {
         g_warning("SIGUSR1: nothing would keep the locks while the daemon starts anew; ignored");
+        return 0;
+    }
+    if (info->ssi_signo == SIGUSR1 && !handover_is_complete(self->engine)) {
+        g_warning("SIGUSR1: the ledger could not be written, some leases would be lost; ignored");
         return 0;
     }
     self->restarting = info->ssi_signo == SIGUSR1;
@@ -391,6 +242,11 @@ static int daemon_claim_pid_file(Daemon *self)
     const char *path = self->options.pid_file;
     int r = background_write_pid(path, &self->pid_fd);
 
+    /* one that is just ending, as in a restart, needs a moment */
+    for (int i = 0; r == -EAGAIN && i < DAEMON_PATIENCE_STEPS; i++) {
+        g_usleep(50 * G_TIME_SPAN_MILLISECOND);
+        r = background_write_pid(path, &self->pid_fd);
+    }
     if (r == -EAGAIN)
         fprintf(stderr, "%s: another daemon runs: it has locked %s\n", self->options.program, path);
     else if (r < 0)
@@ -516,12 +372,15 @@ static int daemon_bring_up(Daemon *self)
 }
 
 /* FALSE if something cannot be waited for: the process must then leave at once. */
-static gboolean daemon_bring_down(Daemon *self)
+static gboolean daemon_bring_down(Daemon *self, int code)
 {
     gboolean clean = TRUE;
 
-    if (self->restarting)
-        return FALSE; /* what is held must not be let go: leave as it is */
+    /* What is held must not be let go by a daemon that starts anew, nor by one that has failed: the
+     * keeper starts the next one with all descriptors, which needs ledger and sockets as they are.
+     */
+    if (self->restarting || (code != 0 && self->vault && vault_kind(self->vault) == VAULT_KEEPER))
+        return FALSE;
     if (self->server)
         server_free(self->server, vault_kind(self->vault) == VAULT_SYSTEMD);
     if (self->engine)
@@ -563,7 +422,7 @@ int main(int argc, char **argv)
         return code;
     }
     code = daemon_bring_up(&self);
-    if (!daemon_bring_down(&self))
+    if (!daemon_bring_down(&self, code))
         _exit(code);
     return code;
 }

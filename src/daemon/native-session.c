@@ -130,7 +130,7 @@ void session_keep_owner(Session *session, Owner *owner, const char *name)
                                                                    session->conn->fd));
 }
 
-/* A connection goes on where an earlier daemon left it: without a greeting. */
+/* A connection of an earlier daemon, without a greeting. */
 static void session_reopened(Conn *conn)
 {
     Session *session = g_new0(Session, 1);
@@ -185,10 +185,19 @@ const ConnProtocol native_protocol = {
     .closed = session_closed,
 };
 
+/* Where the conversation stood is not known, so there is none any more: the client has been told by
+ * an end of file, and what it still sends is dropped. Only that it is open counts. */
+static gssize session_ignore(Conn *conn, const guint8 *data, gsize len)
+{
+    (void)conn;
+    (void)data;
+    return (gssize)len;
+}
+
 static const ConnProtocol native_resumed_protocol = {
     .name = "native",
     .opened = session_reopened,
-    .message = session_message,
+    .message = session_ignore,
     .closed = session_closed,
 };
 
@@ -200,6 +209,7 @@ void session_resume(int fd, Owner *owner, const char *name, void *data)
     Session *session;
 
     getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len);
+    shutdown(fd, SHUT_WR); /* the client connects again and repeats what it has asked */
     if (conn_open(context->conns, fd, &peer, TRUE, &native_resumed_protocol, context) < 0)
         return;
     session = conn_set_newest(context->conns)->data;

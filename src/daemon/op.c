@@ -333,7 +333,10 @@ static void op_finished(LaneJob *job)
 {
     Op *op = (Op *)job;
 
-    if (job->not_run)
+    /* without a thread it is this, or a lock that is never given back */
+    if (job->not_run && (op->kind == OP_RELEASE || op->kind == OP_ADOPT))
+        op_run(job);
+    else if (job->not_run)
         op_fail(op, g_ptr_array_index(op->items, 0),
                 fault_new(HF_ERR_INTERNAL, EAGAIN,
                           "cannot start a thread for this lockspace; check the limits of "
@@ -398,13 +401,14 @@ static void op_space_opened(Op *op, void *data)
 {
     Space *space = data;
     g_autoptr(GPtrArray) waiters = g_steal_pointer(&space->waiters);
+    gboolean failed = op->fault && !space->open;
 
     space->waiters = g_ptr_array_new();
-    if (op->fault && !space->open) {
+    if (failed) {
         g_autofree char *id = op_space_id(space->driver, space->name);
 
         g_hash_table_remove(op->engine->spaces, id);
-    } else {
+    } else if (!op->fault) {
         OpItem *item = g_ptr_array_index(op->items, 0);
 
         op_space_opened_by_name(op->engine, &item->resource, item->space);
@@ -412,7 +416,8 @@ static void op_space_opened(Op *op, void *data)
     for (guint i = 0; i < waiters->len; i++) {
         Op *waiting = g_ptr_array_index(waiters, i);
 
-        if (op->fault && !waiting->fault) {
+        /* what is held already is adopted and released all the same: its descriptors are there */
+        if (failed && !waiting->fault && waiting->kind != OP_ADOPT && waiting->kind != OP_RELEASE) {
             waiting->fault = fault_copy(op->fault);
             waiting->failed = g_ptr_array_index(waiting->items, 0);
         }

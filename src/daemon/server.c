@@ -273,7 +273,10 @@ gboolean server_is_at(int fd, const char *path)
     struct sockaddr_un address = {0};
     socklen_t len = sizeof(address) - 1;
 
-    return getsockname(fd, (struct sockaddr *)&address, &len) == 0 &&
+    struct stat st;
+
+    return lstat(path, &st) == 0 && S_ISSOCK(st.st_mode) &&
+           getsockname(fd, (struct sockaddr *)&address, &len) == 0 &&
            address.sun_family == AF_UNIX && strcmp(address.sun_path, path) == 0;
 }
 

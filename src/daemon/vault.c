@@ -48,6 +48,7 @@ struct Vault {
     char *path;
     int ledger;
     gsize size;
+    gboolean torn; /* something could not be written */
 };
 
 /* ---- what was kept --------------------------------------------------------------------- */
@@ -302,6 +303,7 @@ void vault_write(Vault *vault, const char *text, gsize len)
         vault->size += len;
         return;
     }
+    vault->torn = TRUE;
     g_critical("cannot write %s: %s; leases made now will not survive this process", vault->path,
                g_strerror(err));
     /* half a line would spoil the next one as well */
@@ -348,6 +350,7 @@ void vault_rewrite(Vault *vault, const char *text, gsize len)
     fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
 
     if (fd < 0 || write(fd, text, len) != (ssize_t)len || rename(fresh, vault->path) < 0) {
+        vault->torn = TRUE;
         g_critical("cannot write %s: %s; leases will not survive this process", vault->path,
                    g_strerror(errno));
         if (fd >= 0)
@@ -358,6 +361,12 @@ void vault_rewrite(Vault *vault, const char *text, gsize len)
         close(vault->ledger);
     vault->ledger = fd;
     vault->size = len;
+    vault->torn = FALSE;
+}
+
+gboolean vault_ledger_is_whole(const Vault *vault)
+{
+    return !vault->torn;
 }
 
 gsize vault_ledger_size(const Vault *vault)

@@ -61,6 +61,8 @@ void vault_write(Vault *vault, const char *text, gsize len);
 char *vault_read(Vault *vault, gsize *ret_len);
 /* Replaces the ledger. */
 void vault_rewrite(Vault *vault, const char *text, gsize len);
+/* FALSE if something could not be written: the ledger has to be written anew. */
+gboolean vault_ledger_is_whole(const Vault *vault);
 /* Bytes in the ledger. */
 gsize vault_ledger_size(const Vault *vault);
 /* Removes the ledger: nothing is held any more. */

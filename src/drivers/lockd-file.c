@@ -263,6 +263,15 @@ gboolean lockd_still_there(const char *space, const char *key, const struct stat
     return lockd_stat(space, key, &now) && now.st_dev == st->st_dev && now.st_ino == st->st_ino;
 }
 
+gboolean lockd_was_replaced(const char *space, const char *key, const struct stat *st)
+{
+    struct stat now;
+
+    if (!lockd_stat(space, key, &now))
+        return errno == ENOENT || errno == ENOTDIR;
+    return now.st_dev != st->st_dev || now.st_ino != st->st_ino;
+}
+
 int lockd_unlink(const char *space, const char *key, const struct stat *st)
 {
     g_autofree char *path = g_build_filename(space, key, NULL);
@@ -278,7 +287,7 @@ static off_t lockd_slot_offset(int slot)
 }
 
 /* Only an empty file, or one that begins with our header, may be written to. */
-static gboolean lockd_may_write(int fd, const struct stat *st)
+gboolean lockd_may_write(int fd, const struct stat *st)
 {
     char header[RECORD_BLOCK];
 

@@ -171,7 +171,8 @@ static int lockd_tidy(struct hf_call *call, const LockdHandle *handle)
             lockd_lock(handle->fd, HF_MODE_EXCLUSIVE, LOCKD_BYTE) == 0;
     if (fstat(handle->fd, &st) < 0)
         return lockd_fail(call, errno, "cannot look at", handle->space, handle->key);
-    if (alone && handle->autocreate) {
+    /* somebody may have named a disk as a lock file, and asked to have it removed */
+    if (alone && handle->autocreate && lockd_may_write(handle->fd, &st)) {
         if (lockd_unlink(handle->space, handle->key, &st) < 0)
             return lockd_fail(call, errno, "released, but cannot remove", handle->space,
                               handle->key);
@@ -231,7 +232,7 @@ static int lockd_adopt(struct hf_call *call, void *space, const struct hf_resour
     if (fstat(handle->fd, &st) < 0)
         return lockd_fail(call, errno, "cannot look at", handle->space, handle->key);
     lockd_claim(call, &st);
-    if (*handle->space && !lockd_still_there(handle->space, handle->key, &st)) {
+    if (*handle->space && lockd_was_replaced(handle->space, handle->key, &st)) {
         hf_call_error(call, HF_ERR_STORAGE, ESTALE,
                       "lock file '%s' in '%s' was removed or replaced meanwhile", handle->key,
                       handle->space);

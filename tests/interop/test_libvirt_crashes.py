@@ -61,8 +61,10 @@ def test_guest_runs_through(kept_rig, files, new_image, workdir, number):
         rig.attach("web", extra)
         prober.guard(file_of(extra), NOTHING)
         crash(rig, number)
-        rig.assert_refusal(rig.refused("start", define(rig, "mail", extra)), extra.path
-                           if not rig.locks_files else file_of(extra).name, guest)
+        rig.start("mail", Disk(new_image("c")))
+        rig.assert_refusal(rig.attach_refused("mail", extra),
+                           file_of(extra).name if rig.locks_files else extra.path, guest)
+        rig.destroy("mail")
         prober.guard(file_of(extra), ANYTHING)
         rig.detach("web", extra)
         assert not file_of(extra).exists() or held_locks(file_of(extra)) == []
@@ -89,14 +91,11 @@ def test_guest_runs_through(kept_rig, files, new_image, workdir, number):
         assert rig.state("web") == "running"
         prober.assert_nothing()
         prober.guard(file_of(disk), ANYTHING)
+        rig.ok("suspend", "web")
+        rig.ok("resume", "web")
+        assert held_locks(file_of(disk)) == ["WRITE"]
         rig.destroy("web")
     assert not rig.locks_files or os.listdir(files) == []
-
-
-def define(rig, name, *devices):
-    """Define a guest; its name."""
-    rig.define(name, *devices)
-    return name
 
 
 def test_guest_ends_meanwhile(kept_rig, files, new_image):

@@ -13,7 +13,7 @@ import native
 import pytest
 import virtlockd_wire
 from native import Daemon, Vm
-from waiting import wait_until
+from waiting import DEADLINE, wait_until
 
 
 class KeptDaemon(Daemon):
@@ -43,7 +43,8 @@ class KeptDaemon(Daemon):
         """Wait until another daemon than that with the pid old serves; its pid."""
         def served():
             try:
-                pid = self.daemon_pid
+                with self.client(DEADLINE) as client:
+                    pid = client.greeting["pid"]
             except (ConnectionError, EOFError):
                 return 0
             return pid if pid != old else 0

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 import uuid as uuids
+import zlib
 from pathlib import Path
 
 import lock_rig
@@ -297,7 +298,6 @@ def test_ledger_with_later_lines(daemon, vm, image):
 
 def crc_line(text):
     """A line of the ledger."""
-    import zlib  # pylint: disable=import-outside-toplevel
     return f"{zlib.crc32(text.encode()):08x} {text}\n".encode()
 
 
@@ -584,11 +584,15 @@ def test_clients_that_come_meanwhile(daemon, vm, image, protocol):
 
 
 @pytest.mark.parametrize("protocol", ["native", "virtlockd"])
-def test_connections_end_with_the_daemon(daemon, protocol):
+def test_connections_end_with_the_daemon(daemon, vm, protocol):
     """A client of the dead daemon does not wait for ever: its connection ends."""
     with daemon.raw(protocol) as sock:
+        # who was not accepted yet would be the next daemon's client
         if protocol == "native":
             sock.recv(4096)
+        else:
+            peer = native.virtlockd_wire.Client(sock)
+            peer.register(vm.pid, vm.name)
         daemon.kill_daemon()
         assert sock.recv(1) == b""
     assert daemon.daemon_pid
