@@ -267,8 +267,9 @@ gboolean lockd_was_replaced(const char *space, const char *key, const struct sta
 {
     struct stat now;
 
+    /* a directory that is not there just now, such as a mount that is missing, proves nothing */
     if (!lockd_stat(space, key, &now))
-        return errno == ENOENT || errno == ENOTDIR;
+        return st->st_nlink == 0;
     return now.st_dev != st->st_dev || now.st_ino != st->st_ino;
 }
 
