@@ -32,8 +32,11 @@ check:
 
 bench:
 	@tools/install-packages check
-	@$(MAKE) --no-print-directory build
-	@tests/bench/run
+	@test -f build-bench/build.ninja || \
+		meson setup build-bench --buildtype release -Dbench=true -Ddocs=false >/dev/null
+	@echo 'Building into build-bench/ ...'
+	@ninja -C build-bench --quiet
+	@tests/bench/run --build build-bench $(BENCH_ARGS)
 
 install: build
 	@meson configure $(BUILD) --prefix '$(PREFIX)'

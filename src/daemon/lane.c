@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdint.h>
 #include <sys/eventfd.h>
 #include <time.h>
@@ -57,13 +58,6 @@ struct Lane {
     GList link; /* in the hub's runnable lanes */
 };
 
-static inline void lane_pause(void)
-{
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#endif
-}
-
 /* ---- in threads, with the hub's lock held ---------------------------------------------- */
 
 /* Puts the lane where threads look for work, if it has any that may run. */
@@ -114,7 +108,7 @@ static void lane_look(LaneHub *hub)
 
     pthread_mutex_unlock(&hub->lock);
     while (__atomic_load_n(&hub->waiting, __ATOMIC_RELAXED) == 0 && g_get_monotonic_time() < until)
-        lane_pause();
+        sched_yield(); /* the main thread may be waiting for this very processor */
     pthread_mutex_lock(&hub->lock);
 }
 

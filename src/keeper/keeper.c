@@ -46,6 +46,8 @@
 /* The first restart is immediate; then 0.1 s, doubled each time, up to 5 s. */
 #define KEEPER_PAUSE_MSEC 100
 #define KEEPER_MAX_PAUSE_MSEC 5000
+/* The socket holds some 250 messages meanwhile; a daemon that sends more waits for the rest. */
+#define KEEPER_NAP_MSEC 5
 
 /* One descriptor that is kept. */
 struct kept {
@@ -430,6 +432,7 @@ static void keeper_raise_limit(void)
 int main(int argc, char **argv)
 {
     sigset_t set;
+    int napping = 0;
 
     if (argc < 3) {
         fprintf(stderr, "usage: holdfast-keeper PROGRAM NAME [ARGUMENT ...]\n"
@@ -453,14 +456,18 @@ int main(int argc, char **argv)
         keeper_die("signalfd");
     keeper_start();
     for (;;) {
+        /* after messages a nap: to be woken for each would cost the daemon more than to send it,
+         * and what lies in the socket is as safe as what was read */
         struct pollfd fds[2] = {{.fd = keeper.signals, .events = POLLIN},
-                                {.fd = keeper.socket, .events = POLLIN}};
+                                {.fd = napping ? -1 : keeper.socket, .events = POLLIN}};
+        int timeout = napping ? KEEPER_NAP_MSEC : keeper_timeout();
 
-        if (poll(fds, 2, keeper_timeout()) < 0 && errno != EINTR)
+        napping = 0;
+        if (poll(fds, 2, timeout) < 0 && errno != EINTR)
             keeper_die("poll");
         if (keeper.socket >= 0 && (fds[1].revents & POLLIN))
-            for (int i = 0; i < 64 && keeper_receive() > 0; i++)
-                ;
+            while (keeper_receive() > 0)
+                napping = 1;
         else if (fds[1].revents & (POLLHUP | POLLERR)) {
             /* the daemon is ending: only its exit counts now */
             struct pollfd exit_only = {.fd = keeper.signals, .events = POLLIN};

@@ -85,6 +85,7 @@ static pid_t floor_start(Load *load)
     if (load->disks > FLOOR_MAX_DISKS)
         die("at most %d disks", FLOOR_MAX_DISKS);
     make_disks(load, load->disks);
+    unlink(load->socket); /* of the run before */
     listening = wire_listen(load->socket);
     pid = fork();
     if (pid < 0)

@@ -7,18 +7,14 @@
  * Everything that only prepares or cleans up stays outside the measured time: calls are built and
  * files made before, locks are released after, and the daemon is given the time to deal with that.
  */
-#include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -27,7 +23,6 @@
 #define DISK_BYTES (1024 * 1024)
 /* About as many descriptors as a QEMU has: whoever looks through them pays for them. */
 #define OWNER_DESCRIPTORS 32
-#define CALLS_OF_A_START 2 /* beside the acquires: register, restrict */
 
 /* ---- what is measured with ------------------------------------------------------------- */
 
@@ -62,6 +57,7 @@ void report(uint64_t *samples, unsigned n, uint64_t total_ns)
            "\"per_s\": %.1f}\n",
            n, (double)samples[n / 2] / 1e3, (double)samples[(n * 99ULL) / 100] / 1e3,
            (double)samples[n - 1] / 1e3, (double)total_ns / 1e9, n / ((double)total_ns / 1e9));
+    fflush(stdout);
 }
 
 /* ---- the stage ------------------------------------------------------------------------- */
@@ -104,17 +100,17 @@ void make_disks(Load *load, unsigned n)
 
         if (r < 0)
             die("out of memory");
-        if (!*load->space)
+        if (!*load->space && !load->made)
             make_disk(load->paths[i]);
     }
 }
 
-static Call acquire_call(const Load *load, unsigned disk)
+Call acquire_call(const Load *load, unsigned disk)
 {
     return wire_acquire(load->space, load->paths[disk], *load->space ? WIRE_ACQUIRE_AUTOCREATE : 0);
 }
 
-static void announce_space(const Load *load)
+void announce_space(const Load *load)
 {
     Call call = wire_create_lockspace(load->space);
     int fd;
@@ -127,8 +123,7 @@ static void announce_space(const Load *load)
     call_clear(&call);
 }
 
-/* Gives the disks from `first` on back, as somebody else would: on a connection of its own. */
-static void release_disks(const Load *load, unsigned first, unsigned n)
+void release_disks(const Load *load, unsigned first, unsigned n)
 {
     Call call = wire_register(load->owner, 1);
     int fd = wire_connect(load->socket, true);
@@ -143,259 +138,6 @@ static void release_disks(const Load *load, unsigned first, unsigned n)
     close(fd);
 }
 
-/* Lets the daemon see closed connections: when it answers twice, it has gone through its events. */
-static void settle(int ping)
-{
-    Call call = wire_restrict(); /* refused on a connection that is not registered */
-
-    wire_ping(ping, &call);
-    wire_ping(ping, &call);
-    call_clear(&call);
-}
-
-/* ---- VM starts, one after the other ------------------------------------------------------ */
-
-int run_start(Load *load)
-{
-    unsigned n = load->disks + CALLS_OF_A_START;
-    Call *calls = allocate(n, sizeof(Call));
-    uint64_t *samples = allocate(load->count, sizeof(samples[0])), total = 0;
-    int ping = wire_connect(load->socket, true);
-
-    make_disks(load, load->disks);
-    announce_space(load);
-    calls[0] = wire_register(load->owner, 1);
-    for (unsigned i = 0; i < load->disks; i++)
-        calls[i + 1] = acquire_call(load, i);
-    calls[n - 1] = wire_restrict();
-    for (unsigned k = 0; k < load->count; k++) {
-        uint64_t begin = now_ns();
-        int fd = wire_connect(load->socket, true);
-
-        for (unsigned i = 0; i < n; i++)
-            wire_call(fd, &calls[i]);
-        samples[k] = now_ns() - begin;
-        total += samples[k];
-        close(fd);
-        release_disks(load, 0, load->disks);
-        settle(ping);
-    }
-    report(samples, load->count, total);
-    return EXIT_SUCCESS;
-}
-
-int run_native(Load *load)
-{
-    uint64_t *samples = allocate(load->count, sizeof(samples[0])), total = 0;
-    Call release = native_release(load->owner);
-    Call acquire;
-
-    make_disks(load, load->disks);
-    acquire = native_acquire(load->owner, load->paths, load->disks);
-    for (unsigned k = 0; k < load->count; k++) {
-        uint64_t begin = now_ns();
-        int fd = native_connect(load->socket);
-
-        native_call(fd, &acquire);
-        samples[k] = now_ns() - begin;
-        total += samples[k];
-        native_call(fd, &release);
-        close(fd);
-        close(native_connect(load->socket)); /* it has seen the close before */
-    }
-    report(samples, load->count, total);
-    return EXIT_SUCCESS;
-}
-
-/* ---- VM starts, many at once ------------------------------------------------------------- */
-
-/* One start under way: as many calls as run_start() makes, each sent when the one before is
- * answered. */
-typedef struct Start {
-    int fd; /* -1: to be connected */
-    unsigned index;
-    unsigned step;
-    size_t have;
-    uint8_t reply[4096];
-    uint64_t begin;
-} Start;
-
-typedef struct Burst {
-    const Load *load;
-    int epoll;
-    Call first, last, *acquires;
-    Start *starts;
-    unsigned begun, done, unconnected;
-    uint64_t *samples;
-} Burst;
-
-static const Call *burst_call(const Burst *burst, const Start *start)
-{
-    unsigned disks = burst->load->disks;
-
-    if (start->step == 0)
-        return &burst->first;
-    if (start->step > disks)
-        return &burst->last;
-    return &burst->acquires[start->index * disks + start->step - 1];
-}
-
-static void burst_connect(Burst *burst, Start *start)
-{
-    struct epoll_event event = {.events = EPOLLIN, .data.ptr = start};
-
-    start->fd = wire_connect(burst->load->socket, false);
-    if (start->fd < 0)
-        return;
-    burst->unconnected--;
-    if (epoll_ctl(burst->epoll, EPOLL_CTL_ADD, start->fd, &event) < 0)
-        die_errno("epoll_ctl");
-    wire_send(start->fd, burst_call(burst, start));
-}
-
-static void burst_begin(Burst *burst, Start *start)
-{
-    *start = (Start){.fd = -1, .index = burst->begun++, .begin = now_ns()};
-    burst->unconnected++;
-    burst_connect(burst, start);
-}
-
-static void burst_read(Burst *burst, Start *start)
-{
-    ssize_t n = recv(start->fd, start->reply + start->have, sizeof(start->reply) - start->have, 0);
-
-    if (n < 0 && errno == EAGAIN)
-        return;
-    if (n <= 0)
-        die("the daemon closed the connection");
-    start->have += (size_t)n;
-    if (wire_reply(start->reply, start->have) == 0)
-        return;
-    wire_check(start->reply, start->have);
-    start->have = 0;
-    if (++start->step < burst->load->disks + CALLS_OF_A_START) {
-        wire_send(start->fd, burst_call(burst, start));
-        return;
-    }
-    burst->samples[burst->done++] = now_ns() - start->begin;
-    close(start->fd);
-    if (burst->begun < burst->load->count)
-        burst_begin(burst, start);
-}
-
-static uint64_t burst_run(Burst *burst)
-{
-    struct epoll_event events[64];
-    uint64_t begin = now_ns();
-
-    for (unsigned i = 0; i < burst->load->at_once; i++)
-        burst_begin(burst, &burst->starts[i]);
-    while (burst->done < burst->load->count) {
-        int n = epoll_wait(burst->epoll, events, 64, burst->unconnected ? 1 : -1);
-
-        if (n < 0 && errno != EINTR)
-            die_errno("epoll_wait");
-        for (int i = 0; i < n; i++)
-            burst_read(burst, events[i].data.ptr);
-        for (unsigned i = 0; burst->unconnected > 0 && i < burst->load->at_once; i++)
-            if (burst->starts[i].fd < 0)
-                burst_connect(burst, &burst->starts[i]);
-    }
-    return now_ns() - begin;
-}
-
-int run_burst(Load *load)
-{
-    unsigned disks = load->count * load->disks;
-    Burst burst = {.load = load, .epoll = epoll_create1(EPOLL_CLOEXEC)};
-    uint64_t total;
-
-    if (load->at_once > load->count)
-        load->at_once = load->count;
-    make_disks(load, disks);
-    announce_space(load);
-    burst.first = wire_register(load->owner, 1);
-    burst.last = wire_restrict();
-    burst.acquires = allocate(disks, sizeof(Call));
-    burst.starts = allocate(load->at_once, sizeof(Start));
-    burst.samples = allocate(load->count, sizeof(uint64_t));
-    for (unsigned i = 0; i < disks; i++)
-        burst.acquires[i] = acquire_call(load, i);
-    total = burst_run(&burst);
-    report(burst.samples, load->count, total);
-    fflush(stdout);
-    release_disks(load, 0, disks);
-    return EXIT_SUCCESS;
-}
-
-/* ---- pairs, and locks that are held ------------------------------------------------------ */
-
-/* Connections such as running VMs have: registered, restricted, and silent. */
-static void open_idle(const Load *load)
-{
-    Call first = wire_register(load->owner, 1);
-    Call last = wire_restrict();
-
-    for (unsigned i = 0; i < load->idle; i++) {
-        int fd = wire_connect(load->socket, true);
-
-        wire_call(fd, &first);
-        wire_call(fd, &last);
-    }
-    call_clear(&first);
-    call_clear(&last);
-}
-
-int run_pairs(Load *load)
-{
-    uint64_t *samples = allocate(load->count, sizeof(samples[0])), begin;
-    Call first = wire_register(load->owner, 1);
-    Call acquire, release;
-    int fd = wire_connect(load->socket, true);
-
-    make_disks(load, 1);
-    announce_space(load);
-    open_idle(load);
-    acquire = acquire_call(load, 0);
-    release = wire_release(load->space, load->paths[0]);
-    wire_call(fd, &first);
-    begin = now_ns();
-    for (unsigned k = 0; k < load->count; k++) {
-        uint64_t since = now_ns();
-
-        wire_call(fd, &acquire);
-        samples[k] = now_ns() - since;
-        wire_call(fd, &release);
-    }
-    report(samples, load->count, now_ns() - begin);
-    return EXIT_SUCCESS;
-}
-
-/* Takes `count` locks and keeps them until standard input ends, then gives them back. */
-int run_hold(Load *load)
-{
-    uint64_t begin = now_ns(), sample;
-    Call call = wire_register(load->owner, 1);
-    int fd = wire_connect(load->socket, true);
-    char byte;
-
-    make_disks(load, load->count);
-    announce_space(load);
-    wire_call(fd, &call);
-    for (unsigned i = 0; i < load->count; i++) {
-        call_clear(&call);
-        call = acquire_call(load, i);
-        wire_call(fd, &call);
-    }
-    sample = now_ns() - begin;
-    report(&sample, 1, sample);
-    fflush(stdout);
-    while (read(STDIN_FILENO, &byte, 1) > 0)
-        ;
-    release_disks(load, 0, load->count);
-    return EXIT_SUCCESS;
-}
-
 /* ---- the command line -------------------------------------------------------------------- */
 
 static const struct {
@@ -408,6 +150,8 @@ static const struct {
     {"burst", run_burst, false},            /* VM starts, at_once of them at a time */
     {"pairs", run_pairs, false},            /* acquire and release beside idle connections */
     {"hold", run_hold, false},              /* locks, kept until standard input ends */
+    {"outage", run_outage, false},          /* how long nobody is answered after a signal */
+    {"free", run_free, true},               /* which disks are not locked */
     {"floor-lock", run_floor_lock, true},   /* the lock without a daemon */
     {"floor-trip", run_floor_trip, true},   /* the round trip without a daemon */
     {"floor-start", run_floor_start, true}, /* VM starts with a daemon that does nothing else */
@@ -426,12 +170,22 @@ static unsigned number(const char *text)
 static Load options(int argc, char **argv)
 {
     static const struct option known[] = {
-        {"socket", required_argument, NULL, 's'},  {"dir", required_argument, NULL, 'd'},
-        {"space", required_argument, NULL, 'p'},   {"disks", required_argument, NULL, 'n'},
-        {"count", required_argument, NULL, 'c'},   {"idle", required_argument, NULL, 'i'},
-        {"at-once", required_argument, NULL, 'a'}, {NULL, 0, NULL, 0},
+        {"socket", required_argument, NULL, 's'},
+        {"dir", required_argument, NULL, 'd'},
+        {"space", required_argument, NULL, 'p'},
+        {"disks", required_argument, NULL, 'n'},
+        {"count", required_argument, NULL, 'c'},
+        {"idle", required_argument, NULL, 'i'},
+        {"at-once", required_argument, NULL, 'a'},
+        {"hung", required_argument, NULL, 'h'},
+        {"pid", required_argument, NULL, 'P'},
+        {"signal", required_argument, NULL, 'S'},
+        {"made", no_argument, NULL, 'm'},
+        {"leave", no_argument, NULL, 'l'},
+        {NULL, 0, NULL, 0},
     };
-    Load load = {.socket = "", .dir = "", .space = "", .disks = 1, .count = 1, .at_once = 1};
+    Load load = {
+        .socket = "", .dir = "", .space = "", .hung = "", .disks = 1, .count = 1, .at_once = 1};
     int option;
 
     while ((option = getopt_long(argc, argv, "", known, NULL)) >= 0) {
@@ -457,9 +211,24 @@ static Load options(int argc, char **argv)
         case 'a':
             load.at_once = number(optarg);
             break;
+        case 'h':
+            load.hung = optarg;
+            break;
+        case 'P':
+            load.pid = (pid_t)number(optarg);
+            break;
+        case 'S':
+            load.signal = (int)number(optarg);
+            break;
+        case 'm':
+            load.made = true;
+            break;
+        case 'l':
+            load.leave = true;
+            break;
         default:
             die("usage: load MODE --socket S --dir D [--space P] [--disks N] [--count N] "
-                "[--idle N] [--at-once N]");
+                "[--idle N] [--at-once N] [--hung P] [--pid N --signal N] [--made] [--leave]");
         }
     }
     if (load.count == 0 || load.at_once == 0 || optind != argc - 1)
@@ -481,7 +250,8 @@ int main(int argc, char **argv)
         code = modes[i].run(&load);
         if (load.owner)
             kill(load.owner, SIGKILL);
-        return code;
+        fflush(stdout);
+        _exit(code); /* nothing is freed: all of it was needed to the end */
     }
     die("no mode is called %s", argv[optind]);
 }

@@ -312,6 +312,30 @@ void wire_ping(int fd, const Call *call)
     wire_exchange(fd, call, false);
 }
 
+bool wire_ask(const char *path, const Call *call, int timeout_ms)
+{
+    const struct timeval timeout = {timeout_ms / 1000, timeout_ms % 1000 * 1000};
+    struct sockaddr_un address = wire_address(path);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    uint8_t data[4096];
+    size_t have = 0;
+    ssize_t n = 1;
+
+    if (fd < 0)
+        die_errno("socket");
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout));
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));
+    if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0 ||
+        send(fd, call->data, call->len, MSG_NOSIGNAL) != (ssize_t)call->len)
+        n = 0;
+    while (n > 0 && wire_reply(data, have) == 0) {
+        n = recv(fd, data + have, sizeof(data) - have, 0);
+        have += n > 0 ? (size_t)n : 0;
+    }
+    close(fd);
+    return n > 0;
+}
+
 /* A line of any length; only how it begins is looked at. */
 static void native_recv(int fd, const char *begin)
 {

@@ -45,6 +45,8 @@ void wire_send(int fd, const Call *call);
 void wire_call(int fd, const Call *call);
 /* The same, but any reply will do: it says that the daemon has come this far. */
 void wire_ping(int fd, const Call *call);
+/* Connects, makes a call and waits so long for any reply; false if something of that fails. */
+bool wire_ask(const char *path, const Call *call, int timeout_ms);
 /* The length of the reply that `data` begins with, 0 if it is not there yet. */
 size_t wire_reply(const uint8_t *data, size_t have);
 /* Ends the program if the reply is an error. */

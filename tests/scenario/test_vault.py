@@ -496,7 +496,7 @@ def test_background(start_daemon, vm, image):
         os.kill(keeper, signal.SIGTERM)
         wait_until(lambda: not daemon.members(), "both to end")
         assert not (daemon.directory / "pid").exists()
-        assert held_locks(image) == []
+        wait_until(lambda: not held_locks(image), "the kernel to drop the lock")
     finally:
         daemon.close()
 
@@ -533,8 +533,9 @@ def test_keeper_is_confined(daemon):
     assert "Seccomp:\t2" in status
     if may_protect():
         assert Path(f"/proc/{daemon.pid}/oom_score_adj").read_text("ascii") == "-900\n"
-    assert daemon.rss() < 8 * 1024 * 1024
-    assert daemon.threads() == 1
+    if not native.sanitizer():
+        assert daemon.rss() < 8 * 1024 * 1024
+        assert daemon.threads() == 1
 
 
 def test_descriptors_do_not_pile_up(daemon, vm, new_image):
