@@ -57,21 +57,19 @@ static void table_index_add(GHashTable *index, const char *name, Lease *lease)
 
 static void table_index_remove(GHashTable *index, const char *name, Lease *lease)
 {
-    TableEntry *first = g_hash_table_lookup(index, name);
+    TableEntry *entry = g_hash_table_lookup(index, name), *before = NULL;
 
-    for (TableEntry **link = &first; *link; link = &(*link)->next) {
-        TableEntry *entry = *link;
-
-        if (entry->lease != lease)
-            continue;
-        *link = entry->next;
-        if (link == &first && first)
-            g_hash_table_insert(index, g_strdup(name), first);
-        else if (link == &first)
-            g_hash_table_remove(index, name);
-        g_free(entry);
+    for (; entry && entry->lease != lease; entry = entry->next)
+        before = entry;
+    if (!entry)
         return;
-    }
+    if (before)
+        before->next = entry->next;
+    else if (entry->next)
+        g_hash_table_insert(index, g_strdup(name), entry->next);
+    else
+        g_hash_table_remove(index, name);
+    g_free(entry);
 }
 
 typedef void (*TableIndexFunc)(GHashTable *index, const char *name, Lease *lease);
