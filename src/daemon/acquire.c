@@ -456,7 +456,7 @@ static void acquire_on_deadline(void *data)
         stuck = g_ptr_array_index(acquire->looking_up, 0);
     if (stuck) {
         op_abandon(stuck);
-        fault = op_timeout_fault(acquire->engine, stuck);
+        fault = op_timeout_fault(stuck);
     } else {
         fault = fault_new(HF_ERR_TIMEOUT, ETIMEDOUT,
                           "the lease of another owner that has ended was not released in time; see "

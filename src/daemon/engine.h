@@ -155,7 +155,7 @@ Lane *op_disk_lane(Engine *engine, const char *path);
 /* The name of a resource's lane: a new string. */
 char *op_lane_name(Engine *engine, const Resource *resource);
 /* A time-out's fault, naming the lane and what is stuck in it. */
-Fault *op_timeout_fault(Engine *engine, const Op *op);
+Fault *op_timeout_fault(const Op *op);
 /* TRUE if the lockspace is known, by space_open or by use. */
 gboolean op_space_known(Engine *engine, const Driver *driver, const char *space);
 /* The names of the open lockspaces of a driver: a new array of borrowed strings. */

@@ -21,7 +21,7 @@ static void run_on_deadline(void *data)
 {
     Run *run = data;
     EngineDone done = run->done;
-    g_autoptr(Fault) fault = op_timeout_fault(run->engine, run->op);
+    g_autoptr(Fault) fault = op_timeout_fault(run->op);
 
     run->done = NULL;
     op_abandon(run->op);
@@ -246,7 +246,7 @@ static void inspect_on_deadline(void *data)
 
         op_abandon(op);
         if (!fault)
-            fault = op_timeout_fault(inspect->engine, op);
+            fault = op_timeout_fault(op);
     }
     done(NULL, fault, inspect->data);
     return;

@@ -108,13 +108,12 @@ Lane *op_lane(Engine *engine, const Resource *resource)
     return lane_hub_get(engine->lanes, name);
 }
 
-Fault *op_timeout_fault(Engine *engine, const Op *op)
+Fault *op_timeout_fault(const Op *op)
 {
     LaneState lane = lane_state(op->lane);
     gint64 since = lane.oldest_usec ? lane.oldest_usec : g_get_real_time();
     Fault *fault;
 
-    (void)engine;
     fault = fault_new(HF_ERR_TIMEOUT, ETIMEDOUT,
                       "lockspace %s did not answer in time: '%s' has been under way there for "
                       "%" G_GINT64_FORMAT " s; check that storage, then try again",
@@ -323,7 +322,7 @@ static void op_return_tickets(Op *op)
 static void op_complete(Op *op)
 {
     if (!op->fault && op->kind != OP_RELEASE && g_atomic_int_get(&op->abandoned))
-        op->fault = op_timeout_fault(op->engine, op);
+        op->fault = op_timeout_fault(op);
     op->done(op, op->data);
     op_return_tickets(op);
     op_free(op);

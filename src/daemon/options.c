@@ -143,7 +143,6 @@ static void options_settle(Options *options, const OptionsArgs *args)
         options->virtlockd_socket = g_canonicalize_filename(args->virtlockd_socket, NULL);
     else
         options->virtlockd_socket = g_strdup(settings->virtlockd_socket);
-    options->pid_file_given = args->pid_file != NULL;
     options->pid_file =
         args->pid_file ? g_canonicalize_filename(args->pid_file, NULL) : options_pid_file(options);
     options->host = g_strdup(settings->host_name ? settings->host_name : g_get_host_name());

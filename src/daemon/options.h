@@ -12,7 +12,6 @@ typedef struct Options {
     const char *program;   /* "holdfastd" or "virtlockd" */
     gboolean background;
     gboolean no_keeper; /* what is held ends with this process */
-    gboolean pid_file_given;
     char *pid_file;
     guint timeout_seconds; /* 0: none */
     char *native_socket;

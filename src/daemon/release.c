@@ -91,7 +91,7 @@ static void release_on_deadline(void *data)
 
     if (!done || release->under_way->len == 0)
         return;
-    fault = op_timeout_fault(release->engine, g_ptr_array_index(release->under_way, 0));
+    fault = op_timeout_fault(g_ptr_array_index(release->under_way, 0));
     done(fault, release->data);
     return;
 }
