@@ -134,6 +134,11 @@ int hf_acquire(hf_client *client, const hf_request *request, hf_leases **ret_lea
 int hf_release(hf_client *client, const hf_request *request, hf_error **ret_error);
 /** Lists the leases that this daemon knows. */
 int hf_query_leases(hf_client *client, hf_leases **ret_leases, hf_error **ret_error);
+/**
+ * What the daemon counts: the value that query-metrics returns as JSON text, to be freed with
+ * free(); NULL with an error.
+ */
+char *hf_query_metrics(hf_client *client, hf_error **ret_error);
 
 /**
  * Any command of the native protocol. `arguments` is a JSON object as text, or NULL. Returns the

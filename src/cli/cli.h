@@ -13,6 +13,7 @@
  *   wanted-options.c  --disk, --lease, --name, --uuid, --uri, --domain, --pid
  *   domain-xml.c what a libvirt domain names
  *   obtain.c     acquire, with --wait
+ *   openmetrics.c  the daemon's counters in the format of monitoring systems
  *   the others   one verb each
  */
 #pragma once
@@ -64,8 +65,8 @@ struct Cli {
 };
 
 extern const CliVerb cli_acquire_verb, cli_check_config_verb, cli_drivers_verb, cli_help_verb,
-    cli_locks_verb, cli_release_verb, cli_run_verb, cli_status_verb, cli_version_verb,
-    cli_watch_verb, cli_who_verb;
+    cli_locks_verb, cli_metrics_verb, cli_release_verb, cli_run_verb, cli_status_verb,
+    cli_version_verb, cli_watch_verb, cli_who_verb;
 
 /* ---- main.c ------------------------------------------------------------------------------- */
 

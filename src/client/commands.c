@@ -73,6 +73,28 @@ int hf_query_leases(hf_client *client, hf_leases **ret_leases, hf_error **ret_er
     return code;
 }
 
+/* A reply as text that is the caller's, NULL for NULL; takes the reply over. */
+static char *commands_text(struct json_object *reply, hf_error **ret_error)
+{
+    const char *text;
+    char *copy;
+
+    if (!reply)
+        return NULL;
+    text = json_object_to_json_string_ext(reply,
+                                          JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE);
+    copy = text ? strdup(text) : NULL;
+    json_object_put(reply);
+    if (!copy)
+        hfc_no_memory(ret_error);
+    return copy;
+}
+
+char *hf_query_metrics(hf_client *client, hf_error **ret_error)
+{
+    return commands_text(hfc_call(client, "query-metrics", NULL, ret_error), ret_error);
+}
+
 /* `text` as an object: strict JSON, nothing before or behind it. */
 static struct json_object *commands_parse(const char *text)
 {
@@ -97,8 +119,6 @@ char *hf_command(hf_client *client, const char *command, const char *arguments,
                  hf_error **ret_error)
 {
     struct json_object *object = NULL, *reply;
-    const char *text;
-    char *copy;
 
     if (arguments) {
         object = commands_parse(arguments);
@@ -110,13 +130,5 @@ char *hf_command(hf_client *client, const char *command, const char *arguments,
     }
     reply = hfc_call(client, command, object, ret_error);
     json_object_put(object);
-    if (!reply)
-        return NULL;
-    text = json_object_to_json_string_ext(reply,
-                                          JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE);
-    copy = text ? strdup(text) : NULL;
-    json_object_put(reply);
-    if (!copy)
-        hfc_no_memory(ret_error);
-    return copy;
+    return commands_text(reply, ret_error);
 }

@@ -61,6 +61,8 @@ typedef struct Lease {
     gint64 since_usec;
     guint count; /* how often it was acquired, where the protocol counts */
     LeaseState state;
+    struct MetricsSpace
+        *metrics; /* of the daemon's metrics.c, which owns it; NULL: not looked up */
 } Lease;
 
 typedef struct Table Table;

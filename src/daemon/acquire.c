@@ -16,6 +16,7 @@
 #include <errno.h>
 
 #include "acquire-private.h"
+#include "metrics.h"
 
 /* Each retry follows a release that was in the way; more would mean that it is in the way again
  * and again, which the caller should know. */
@@ -368,6 +369,8 @@ static void acquire_take_results(Acquire *acquire, Op *op)
         } else {
             want->lease = lease_new(acquire->owner, want->disk ? want->disk : item->disk,
                                     want->mode, acquire->since_usec);
+            want->lease->metrics =
+                metrics_space(acquire->engine->metrics, item->resource.driver, lane_name(op->lane));
             if (want->facts)
                 lease_add_claim(want->lease, want->facts->claim);
         }

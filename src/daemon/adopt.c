@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "engine.h"
+#include "metrics.h"
 #include "protocol/ledger.h"
 #include "vault.h"
 
@@ -213,6 +214,8 @@ static gboolean adopt_lease(Engine *engine, GHashTable *ops, const LedgerLease *
             owner->name ? owner->name : "?", (int)owner->pid);
         if (lease->parts->len)
             engine_emit(engine, EVENT_LEASE_LOST, lease, owner, NULL, "its descriptors are gone");
+        else
+            metrics_on_lost(engine);
         adopt_close_fds(lease);
         handover_forget_lease(engine, lease);
         lease_free(lease);

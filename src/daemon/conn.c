@@ -161,14 +161,15 @@ void conn_send(Conn *conn, const void *data, gsize len)
     conn_update(conn);
 }
 
-void conn_send_unasked(Conn *conn, const void *data, gsize len)
+gboolean conn_send_unasked(Conn *conn, const void *data, gsize len)
 {
     if (conn->out && conn->out->len - conn->out_sent > CONN_MAX_UNREAD) {
         g_message("pid %d does not read its events: closing its connection", (int)conn->peer.pid);
         shutdown(conn->fd, SHUT_RDWR);
-        return;
+        return FALSE;
     }
     conn_send(conn, data, len);
+    return TRUE;
 }
 
 void conn_close(Conn *conn)

@@ -68,9 +68,9 @@ int conn_open(ConnSet *set, int fd, const struct ucred *peer, gboolean may_write
               const ConnProtocol *protocol, void *context);
 /* Queues bytes to be sent. */
 void conn_send(Conn *conn, const void *data, gsize len);
-/* The same for what the client has not asked for just now: a client that does not read is cut off.
- */
-void conn_send_unasked(Conn *conn, const void *data, gsize len);
+/* The same for what the client has not asked for just now: a client that does not read is cut off,
+ * and FALSE returned. */
+gboolean conn_send_unasked(Conn *conn, const void *data, gsize len);
 /* The answer to the current message comes later: no further message until conn_resume(). */
 void conn_wait(Conn *conn);
 void conn_resume(Conn *conn);

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 
+#include "metrics.h"
 #include "mounts.h"
 #include "vault.h"
 
@@ -25,6 +26,7 @@ int engine_new(sd_event *event, const EngineConfig *config, GHashTable *drivers,
     engine->disk_driver = g_hash_table_lookup(drivers, default_driver);
     engine->table = table_new();
     engine->spaces = op_spaces_new();
+    engine->metrics = metrics_new();
     engine->tickets =
         g_hash_table_new_full(g_str_hash, g_str_equal, g_free, (GDestroyNotify)g_queue_free);
     g_queue_init(&engine->waiting_for_release);
@@ -39,6 +41,7 @@ int engine_new(sd_event *event, const EngineConfig *config, GHashTable *drivers,
         if (engine->clock)
             deadline_clock_free(engine->clock);
         table_free(engine->table);
+        metrics_free(engine->metrics);
         g_hash_table_unref(engine->spaces);
         g_hash_table_unref(engine->tickets);
         g_free(engine);
@@ -54,9 +57,10 @@ void engine_set_listener(Engine *engine, EngineListener listener, void *data)
     engine->listener_data = data;
 }
 
-void engine_emit(Engine *engine, EngineEvent event, const Lease *lease, const Owner *owner,
+void engine_emit(Engine *engine, EngineEvent event, Lease *lease, const Owner *owner,
                  const Fault *fault, const char *text)
 {
+    metrics_on_event(engine, event, lease, fault);
     if (engine->listener)
         engine->listener(event, lease, owner, fault, text, engine->listener_data);
 }
@@ -98,6 +102,7 @@ gboolean engine_free(Engine *engine)
         supervise_check(engine, g_ptr_array_index(owners, i));
     mounts_free(engine->mounts);
     deadline_clock_free(engine->clock);
+    metrics_free(engine->metrics);
     g_hash_table_unref(engine->spaces);
     g_hash_table_unref(engine->tickets);
     table_free(engine->table);

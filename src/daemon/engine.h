@@ -11,6 +11,7 @@
  *     inspect.c    who holds a disk; making and removing resources
  *     handover.c   leases that outlive the daemon; adopt.c is the next daemon's half
  *     supervise.c  owners' processes: watching them, ending them, releasing after their exit
+ *     metrics.c    counting what all of these do
  */
 #pragma once
 
@@ -68,6 +69,7 @@ struct Engine {
     GQueue waiting_for_release; /* of Acquire, see acquire.c */
     guint64 next_id;            /* of handover.c */
     guint64 epoch;              /* counts releases and commits */
+    struct Metrics *metrics;
     /* Goes on with a connection of an earlier daemon that the owner's leases last with; takes the
      * descriptor over. */
     void (*resume_connection)(int fd, Owner *owner, const char *name, void *data);
@@ -82,7 +84,7 @@ void engine_set_listener(Engine *engine, EngineListener listener, void *data);
 /* Waits shortly for what is under way, then frees everything. Returns FALSE if leases are held or a
  * lane is stuck: then nothing is freed, and the process should leave with _exit(). */
 gboolean engine_free(Engine *engine);
-void engine_emit(Engine *engine, EngineEvent event, const Lease *lease, const Owner *owner,
+void engine_emit(Engine *engine, EngineEvent event, Lease *lease, const Owner *owner,
                  const Fault *fault, const char *text);
 
 /* ---- op.c ------------------------------------------------------------------------------ */
@@ -134,6 +136,7 @@ struct Op {
     GPtrArray *tickets; /* ids of the resources that it holds or waits for */
     GPtrArray *missing; /* spaces that have to be opened first */
     guint spaces_pending;
+    gint64 begun_usec; /* monotonic: when it was submitted */
     gboolean submitted;
     gint abandoned; /* atomic: do nothing any more */
 };

@@ -245,6 +245,14 @@ LaneState lane_state(Lane *lane)
     return state;
 }
 
+void lane_hub_threads(LaneHub *hub, guint *ret_threads, guint *ret_idle)
+{
+    pthread_mutex_lock(&hub->lock);
+    *ret_threads = hub->threads;
+    *ret_idle = hub->idle + hub->lookers;
+    pthread_mutex_unlock(&hub->lock);
+}
+
 static void lane_deal_with_finished(LaneHub *hub)
 {
     GQueue finished;

@@ -64,3 +64,5 @@ const char *lane_name(const Lane *lane);
 /* Hands a job over; done() will be called exactly once, later. */
 void lane_submit(Lane *lane, LaneJob *job);
 LaneState lane_state(Lane *lane);
+/* How many threads there are for all lanes, and how many of them wait for work. */
+void lane_hub_threads(LaneHub *hub, guint *ret_threads, guint *ret_idle);

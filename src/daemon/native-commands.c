@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "metrics.h"
 #include "native-private.h"
 
 /* ---- acquire --------------------------------------------------------------------------- */
@@ -79,6 +80,7 @@ static void session_acquire(Session *session, const NativeArguments *arguments)
                   : supervise_get(engine, arguments->name, arguments->uuid, arguments->uri,
                                   arguments->pid, TRUE, &fault);
     if (!owner) {
+        metrics_on_refused(engine->metrics, fault->code);
         session_error(session, fault);
         return;
     }
@@ -303,6 +305,12 @@ static void session_query_status(Session *session, const NativeArguments *argume
     session_return(session, status_report(session->context));
 }
 
+static void session_query_metrics(Session *session, const NativeArguments *arguments)
+{
+    (void)arguments;
+    session_return(session, metrics_report(session->context));
+}
+
 static void session_query_drivers(Session *session, const NativeArguments *arguments)
 {
     (void)arguments;
@@ -343,6 +351,7 @@ static const Command session_commands[] = {
     {"query-leases", FALSE, NATIVE_FILTER, session_query_leases},
     {"query-disk", FALSE, NATIVE_SUBJECT | NATIVE_TIMEOUT, session_query_disk},
     {"query-status", FALSE, 0, session_query_status},
+    {"query-metrics", FALSE, 0, session_query_metrics},
     {"query-drivers", FALSE, 0, session_query_drivers},
     {"query-commands", FALSE, 0, session_query_commands},
     {"subscribe", FALSE, NATIVE_EVENTS, session_subscribe},

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "metrics.h"
 #include "native-private.h"
 
 static const char *const session_event_names[] = {
@@ -260,6 +261,7 @@ void session_on_event(EngineEvent event, const Lease *lease, const Owner *owner,
             line = native_encode_event(
                 name, session_event_data(context, event, lease, owner, fault, text),
                 g_get_real_time());
-        conn_send_unasked(session->conn, line, strlen(line));
+        metrics_on_notified(context->engine->metrics,
+                            conn_send_unasked(session->conn, line, strlen(line)));
     }
 }

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "metrics.h"
 #include "mounts.h"
 
 /* A lockspace that a driver has opened, or is opening. */
@@ -323,6 +324,7 @@ static void op_complete(Op *op)
 {
     if (!op->fault && op->kind != OP_RELEASE && g_atomic_int_get(&op->abandoned))
         op->fault = op_timeout_fault(op);
+    metrics_on_op_done(op);
     op->done(op, op->data);
     op_return_tickets(op);
     op_free(op);
@@ -476,6 +478,7 @@ void op_submit(Op *op, OpDone done, void *data)
 {
     op->done = done;
     op->data = data;
+    op->begun_usec = g_get_monotonic_time();
     op_take_tickets(op);
     if (op_has_turn(op))
         op_begin(op);

@@ -35,3 +35,7 @@ void session_resume(int fd, Owner *owner, const char *name, void *data);
 
 /* The value of query-status, of status.c: a new object. */
 struct json_object *status_report(SessionContext *context);
+/* How a lane is doing: "ok", "slow" or "stuck"; see there. */
+const char *status_health(const LaneState *state);
+/* The value of query-metrics, of metrics-report.c: a new object. */
+struct json_object *metrics_report(SessionContext *context);

@@ -29,6 +29,18 @@ static StatusSpace *status_space(GHashTable *spaces, const char *name, const cha
     return space;
 }
 
+static gint64 status_age(const LaneState *state)
+{
+    return state->oldest_usec ? g_get_real_time() - state->oldest_usec : 0;
+}
+
+const char *status_health(const LaneState *state)
+{
+    gint64 age = status_age(state);
+
+    return age >= STATUS_STUCK_USEC ? "stuck" : age >= STATUS_SLOW_USEC ? "slow" : "ok";
+}
+
 /* Every lockspace that is known: opened, in use, or at work. By name. */
 static GHashTable *status_collect(SessionContext *context)
 {
@@ -63,19 +75,14 @@ static json_object *status_space_value(SessionContext *context, const char *name
     Lane *lane = lane_hub_find(context->engine->lanes, name);
     LaneState state = {.name = name};
     json_object *object = json_object_new_object();
-    gint64 age;
 
     if (lane)
         state = lane_state(lane);
-    age = state.oldest_usec ? g_get_real_time() - state.oldest_usec : 0;
     json_object_object_add(object, "name", native_string(name));
     json_object_object_add(object, "driver", native_string(space->driver));
     json_object_object_add(object, "leases", json_object_new_int64(space->leases));
-    json_object_object_add(object, "health",
-                           native_string(age >= STATUS_STUCK_USEC  ? "stuck"
-                                         : age >= STATUS_SLOW_USEC ? "slow"
-                                                                   : "ok"));
-    if (age >= STATUS_SLOW_USEC) {
+    json_object_object_add(object, "health", native_string(status_health(&state)));
+    if (status_age(&state) >= STATUS_SLOW_USEC) {
         json_object_object_add(object, "operation", native_string(state.operation));
         json_object_object_add(object, "since", native_time(state.oldest_usec));
     }

@@ -24,6 +24,8 @@
 #include <sys/pidfd.h>
 #include <unistd.h>
 
+#include "metrics.h"
+
 #define SUPERVISE_GRACE_USEC (200 * G_TIME_SPAN_MILLISECOND)
 
 typedef struct OwnerWatch {
@@ -323,6 +325,7 @@ static void supervise_signal(OwnerWatch *watch, int number)
         g_warning("cannot send SIG%s to VM %s (pid %d): %s; its leases stay until it ends",
                   sigabbrev_np(number), name, (int)owner->pid, g_strerror(errno));
     watch->signal = number;
+    metrics_on_signal(watch->engine->metrics, number);
 }
 
 static int supervise_on_timer(sd_event_source *source, uint64_t usec, void *data)

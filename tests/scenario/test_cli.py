@@ -39,8 +39,8 @@ def on_terminal(*words, **environment):
 
 # ---- usage -------------------------------------------------------------------------------------
 
-VERBS = ("run", "acquire", "release", "locks", "who", "status", "watch", "drivers", "check-config",
-         "help", "version")
+VERBS = ("run", "acquire", "release", "locks", "who", "status", "metrics", "watch", "drivers",
+         "check-config", "help", "version")
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -17,7 +17,8 @@ from cli_rig import HOLDFAST, fixture_daemon, fixture_holdfast, pytestmark
 COMPLETIONS = lock_rig.REPOSITORY / "completions"
 MAN = lock_rig.REPOSITORY / "docs" / "man"
 BUILTIN = ("help", "version")  # verbs without a manual page of their own
-VERBS = ("run", "acquire", "release", "locks", "who", "status", "watch", "drivers", "check-config")
+VERBS = ("run", "acquire", "release", "locks", "who", "status", "metrics", "watch", "drivers",
+         "check-config")
 
 # Each shell prints <<BUFFER>> on Ctrl-X P, completes with one Tab, and never asks or pages.
 SETUP = {
@@ -130,6 +131,8 @@ def test_completion(shell, daemon):
             ("release --lease lo", "release --lease locks"),
             ("who a.i", "who a.img"),
             ("watch -e LEASE_REF", "watch -e LEASE_REFUSED"),
+            ("metrics --out", "metrics --output "),
+            ("metrics -o a.i", "metrics -o a.img"),
             ("drivers lo", "drivers lockd"),
             ("check-config a.i", "check-config a.img"),
             ("help rel", "help release")):

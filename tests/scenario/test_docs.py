@@ -334,6 +334,7 @@ def test_protocol_examples_are_real(client, vm, image):
     client.acquire(vm, image)
     assert_shape(example("query-status"), client.call("query-status"), "query-status")
     assert_shape(example("query-disk"), client.call("query-disk", disk=str(image)), "query-disk")
+    assert_shape(example("query-metrics"), client.call("query-metrics"), "query-metrics")
     assert_shape(example("query-drivers"), client.call("query-drivers"), "query-drivers")
     assert_shape(as_json(code_blocks(NATIVE)[0]), {"holdfast": client.greeting}, "greeting")
 
@@ -413,7 +414,7 @@ def test_events_of_watch():
 def test_units():
     """The units that the documentation names are there."""
     named = {name for path in SOURCES
-             for name in re.findall(r"\bholdfast[a-z-]*\.(?:socket|service)\b",
+             for name in re.findall(r"\bholdfast[a-z-]*\.(?:socket|service|timer)\b",
                                     path.read_text("utf-8"))}
     there = {path.name.removesuffix(".in") for path in (REPOSITORY / "conf/systemd").rglob("*.in")}
     assert named == there

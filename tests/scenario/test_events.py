@@ -8,8 +8,8 @@ from waiting import wait_until
 
 EVENTS = ("LEASE_ACQUIRED", "LEASE_RELEASED", "LEASE_REFUSED", "OWNER_STOPPING", "OWNER_GONE")
 COMMANDS = {"acquire": "full", "release": "full", "query-leases": "read", "query-disk": "read",
-            "query-status": "read", "query-drivers": "read", "query-commands": "read",
-            "subscribe": "read", "unsubscribe": "read"}
+            "query-status": "read", "query-metrics": "read", "query-drivers": "read",
+            "query-commands": "read", "subscribe": "read", "unsubscribe": "read"}
 
 
 @pytest.fixture(name="events")

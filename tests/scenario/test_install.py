@@ -232,9 +232,10 @@ def test_driver_symbols(installed):
 
 # ---- units ---------------------------------------------------------------------------------------
 
-def expected_units():
+def expected_units(kind):
     """The names of the units."""
-    return ["holdfast-virtlockd.socket", "holdfastd.service", "holdfastd.socket"]
+    metrics = ["holdfast-metrics.service", "holdfast-metrics.timer"] if kind == "system" else []
+    return [*metrics, "holdfast-virtlockd.socket", "holdfastd.service", "holdfastd.socket"]
 
 
 @pytest.mark.parametrize("kind", ["system", "user"])
@@ -242,28 +243,31 @@ def test_units(installed, kind, workdir):
     """systemd has nothing to say about the units."""
     needs("systemd-analyze")
     directory = dict(zip(("system", "user"), installed.unit_dirs()))[kind]
-    assert sorted(path.name for path in directory.iterdir()) == expected_units()
+    assert sorted(path.name for path in directory.iterdir()) == expected_units(kind)
     for path in directory.iterdir():
         text = path.read_text(encoding="utf-8")
         assert not re.search(r"@\w+@", text), "a variable was not replaced"
         if path.suffix == ".service":
-            [program] = re.findall(r"(?m)^ExecStart=(\S+)$", text)
-            assert program == str(installed.configured("sbindir", "holdfastd"))
+            [program] = re.findall(r"(?m)^ExecStart=(\S+)", text)
+            assert program == str(installed.configured("bindir", "holdfast")
+                                  if path.stem == "holdfast-metrics" else
+                                  installed.configured("sbindir", "holdfastd"))
             text = text.replace(program, str(installed.at(program)))
         # manual pages are looked for where they are not installed
         text = re.sub(r"(?m)^Documentation=.*\n", "", text)
         (workdir / path.name).write_text(text, encoding="utf-8")
     env = {**os.environ, "XDG_RUNTIME_DIR": str(workdir), "SYSTEMD_LOG_LEVEL": "warning"}
     result = run("systemd-analyze", "verify", f"--{kind}", "--recursive-errors=no",
-                 *[workdir / name for name in expected_units()], check=False, env=env)
+                 *[workdir / name for name in expected_units(kind)], check=False, env=env)
     ours = [line for line in result.stderr.splitlines() if "holdfast" in line]
     assert result.returncode == 0 and not ours, result.stderr
 
 
-def test_sandbox(installed, workdir):
-    """The sandbox of the system's unit is as tight as it was when this was written."""
+@pytest.mark.parametrize("name", ["holdfastd.service", "holdfast-metrics.service"])
+def test_sandbox(installed, workdir, name):
+    """The sandbox of the system's units is as tight as it was when this was written."""
     needs("systemd-analyze")
-    unit = installed.unit_dirs()[0] / "holdfastd.service"
+    unit = installed.unit_dirs()[0] / name
     shutil.copy(unit, workdir)
     result = run("systemd-analyze", "security", "--offline=true", "--no-pager",
                  f"--threshold={EXPOSURE_LIMIT}", workdir / unit.name, check=False)
