@@ -69,8 +69,9 @@ class LockRig:
     uid = 0
     socket = SOCKET
 
-    def __init__(self, daemon, directory, hostname=None):
+    def __init__(self, daemon, directory, hostname=None, arguments=()):
         self.daemon = daemon
+        self.arguments = arguments
         self.directory = Path(directory)
         self.directory.mkdir()
         self.lockd = None
@@ -93,7 +94,8 @@ class LockRig:
 
     def start_lockd(self):
         """Start the lock daemon and wait until it listens."""
-        self.lockd = self.sandbox.spawn(daemon_binary(self.daemon), log=self.log("lockd"))
+        self.lockd = self.sandbox.spawn(daemon_binary(self.daemon), *self.arguments,
+                                        log=self.log("lockd"))
         self.sandbox.wait_socket(self.socket, self.lockd)
 
     def close(self):
