@@ -11,7 +11,6 @@ import os
 import re
 import resource
 import signal
-import socket
 import subprocess
 import time
 import uuid as uuids
@@ -20,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import lock_rig
+import stream
 import virtlockd_wire
 from waiting import wait_until
 
@@ -51,7 +51,7 @@ class Client:
 
     def __init__(self, sock):
         self.sock = sock
-        self.buffer = bytearray()
+        self.stream = stream.Stream(sock)
         self.events = deque()
         self.last_id = 0
         try:
@@ -82,14 +82,7 @@ class Client:
 
     def recv(self):
         """The next message of the daemon; EOFError when it closed the connection instead."""
-        while b"\n" not in self.buffer:
-            part = self.sock.recv(65536)
-            if not part:
-                raise EOFError(f"the daemon closed the connection, {len(self.buffer)} bytes left")
-            self.buffer += part
-        line, _, rest = self.buffer.partition(b"\n")
-        self.buffer = rest
-        return json.loads(line.decode(), parse_constant=_no_constant)
+        return json.loads(self.stream.line().decode(), parse_constant=_no_constant)
 
     def reply(self, request_id):
         """The reply to a request, after any events, which are kept."""
@@ -180,19 +173,7 @@ def as_lease(space, key, mode=None):
 
 def connect(path, timeout=TIMEOUT):
     """A Client connected to the daemon that listens at path."""
-    return Client(connect_raw(path, timeout))
-
-
-def connect_raw(path, timeout=TIMEOUT):
-    """A socket connected to path."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    sock.settimeout(timeout)
-    try:
-        sock.connect(str(path))
-    except BaseException:
-        sock.close()
-        raise
-    return sock
+    return Client(stream.connect(path, timeout))
 
 
 class Vm:
@@ -307,7 +288,7 @@ class Daemon:
     def _serves(self):
         assert self.process.poll() is None, f"the daemon ended:\n{self.log()}"
         try:
-            connect_raw(self.socket).close()
+            stream.connect(self.socket, TIMEOUT).close()
         except (FileNotFoundError, ConnectionRefusedError):
             return False
         return True
@@ -356,7 +337,8 @@ class Daemon:
 
     def raw(self, protocol="native", timeout=TIMEOUT):
         """A plain socket connected to the native or the virtlockd socket."""
-        return connect_raw(self.socket if protocol == "native" else self.virtlockd_socket, timeout)
+        return stream.connect(self.socket if protocol == "native" else self.virtlockd_socket,
+                              timeout)
 
     def path(self, inside):
         """Where a file is that the daemon sees in mounts of its own."""

@@ -7,11 +7,12 @@ daemon said. For bad input, send_raw() sends any bytes and recv_frame() reads wh
 
 import itertools
 import os
-import socket
 import struct
 import uuid as uuids
 from dataclasses import dataclass
 from enum import IntEnum
+
+import stream
 
 PROGRAM = 0x0EA7BEEF
 VERSION = 1
@@ -176,6 +177,7 @@ class Client:
 
     def __init__(self, sock):
         self.sock = sock
+        self.stream = stream.Stream(sock)
         self.serials = itertools.count(1)
 
     def __enter__(self):
@@ -198,20 +200,11 @@ class Client:
 
     def recv_frame(self):
         """The next frame from the daemon; EOFError when it closed the connection instead."""
-        start = self._recv_exactly(4)
+        start = self.stream.take(4)
         length, = struct.unpack(">I", start)
         if not HEADER.size <= length <= FRAME_MAX:
             raise ValueError(f"the daemon announced a frame of {length} bytes")
-        return Frame.decode(start + self._recv_exactly(length - 4))
-
-    def _recv_exactly(self, size):
-        parts = bytearray()
-        while len(parts) < size:
-            part = self.sock.recv(size - len(parts))
-            if not part:
-                raise EOFError(f"the daemon closed the connection after {len(parts)} bytes")
-            parts += part
-        return bytes(parts)
+        return Frame.decode(start + self.stream.take(length - 4))
 
     def call(self, procedure, payload=b""):
         """Make one call and give back the payload of its reply."""
@@ -265,11 +258,4 @@ class Client:
 
 def connect(path, timeout=30):
     """A Client connected to the daemon that listens at path."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    sock.settimeout(timeout)
-    try:
-        sock.connect(os.fspath(path))
-    except BaseException:
-        sock.close()
-        raise
-    return Client(sock)
+    return Client(stream.connect(path, timeout))
