@@ -4,18 +4,12 @@
  *
  * A hand-written parser that walks over the bytes once. It stops at the first mistake, because
  * after one there is no telling what the next quote or bracket means. Nothing here knows a key's
- * meaning, logs, or reads anything but the one file.
+ * meaning or logs. The messages are made in conffile-message.c, the file is read in
+ * conffile-load.c.
  */
-#include "core/conffile.h"
+#include "core/conffile-private.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-/** How much of the file's text a message repeats, in bytes. */
-#define QUOTE_MAX 60
 
 /** Where the parser is. `at` never goes beyond `end`. */
 typedef struct Cursor {
@@ -24,88 +18,6 @@ typedef struct Cursor {
     const char *end;
     guint line;
 } Cursor;
-
-/* ---- messages -------------------------------------------------------------------------- */
-
-GQuark conffile_error_quark(void)
-{
-    return g_quark_from_static_string("holdfast-conffile-error");
-}
-
-const char *conffile_type_name(ConfType type)
-{
-    static const char *const names[] = {
-        [CONF_NUMBER] = "a number",
-        [CONF_STRING] = "a string",
-        [CONF_LIST] = "a list",
-    };
-
-    return names[type];
-}
-
-char *conffile_quote(const char *bytes, gssize len)
-{
-    gsize size = len < 0 ? strlen(bytes) : (gsize)len;
-    GString *quoted = g_string_new("'");
-    gsize i = 0;
-
-    while (i < size && i < QUOTE_MAX) {
-        const char *at = bytes + i;
-        gunichar c = g_utf8_get_char_validated(at, (gssize)(size - i));
-
-        if (c != (gunichar)-1 && c != (gunichar)-2 && !g_unichar_iscntrl(c)) {
-            g_string_append_unichar(quoted, c);
-            i += (gsize)(g_utf8_next_char(at) - at);
-        } else {
-            g_string_append_printf(quoted, "\\x%02x", (guint)(guchar)*at);
-            i++;
-        }
-    }
-    if (i < size)
-        g_string_append(quoted, "...");
-    g_string_append_c(quoted, '\'');
-    return g_string_free(quoted, FALSE);
-}
-
-/** The "FILE:LINE: " in front of a message; line 0 stands for the whole file. */
-static char *conffile_prefix(const char *name, guint line)
-{
-    g_autofree char *display = g_filename_display_name(name);
-
-    return line > 0 ? g_strdup_printf("%s:%u: ", display, line) : g_strdup_printf("%s: ", display);
-}
-
-G_GNUC_PRINTF(5, 6)
-static void conffile_set_error(GError **error, const char *name, guint line, int code,
-                               const char *format, ...)
-{
-    g_autofree char *prefix = conffile_prefix(name, line);
-    g_autofree char *text = NULL;
-    va_list args;
-
-    va_start(args, format);
-    text = g_strdup_vprintf(format, args);
-    va_end(args);
-    g_set_error(error, CONFFILE_ERROR, code, "%s%s", prefix, text);
-}
-
-/* For `return conffile_syntax(...)` in functions that return a gboolean; the current line. */
-#define conffile_syntax(c, error, ...)                                                             \
-    (conffile_set_error((error), (c)->name, (c)->line, CONFFILE_ERROR_SYNTAX, __VA_ARGS__), FALSE)
-
-const char *conffile_error_text(const GError *error, const char *name, guint *ret_line)
-{
-    g_autofree char *prefix = conffile_prefix(name, 0);
-    /* After "FILE:" comes a space, or a line number that has ": " behind it. */
-    char *text = error->message + strlen(prefix) - 1;
-
-    *ret_line = 0;
-    if (g_ascii_isdigit(*text)) {
-        *ret_line = (guint)g_ascii_strtoull(text, &text, 10);
-        text++;
-    }
-    return text + 1;
-}
 
 /* ---- memory ---------------------------------------------------------------------------- */
 
@@ -405,7 +317,7 @@ static gboolean conffile_parse_value(Cursor *c, ConfEntry *entry, GError **error
     return conffile_syntax(c, error,
                            "expected the value of '%.*s', found %s; write a number, a \"string\" "
                            "in quotes, or a [ list ]",
-                           QUOTE_MAX, entry->key, found);
+                           CONFFILE_QUOTE_MAX, entry->key, found);
 }
 
 /** What may follow a value: blanks, a comment, the end of the line, or ';' and another setting. */
@@ -421,11 +333,12 @@ static gboolean conffile_parse_end(Cursor *c, const ConfEntry *entry, GError **e
     if (c->at == c->end || conffile_is_eol(*c->at) || *c->at == '#')
         return TRUE;
     found = conffile_quote_rest(c);
-    return conffile_syntax(
-        c, error, "unexpected %s after the value of '%.*s'; %s", found, QUOTE_MAX, entry->key,
-        entry->type == CONF_STRING ? "write '...' around a string that has \" in it (there are no "
-                                     "escapes), and a comment after #"
-                                   : "put each key on a line of its own, and a comment after #");
+    return conffile_syntax(c, error, "unexpected %s after the value of '%.*s'; %s", found,
+                           CONFFILE_QUOTE_MAX, entry->key,
+                           entry->type == CONF_STRING
+                               ? "write '...' around a string that has \" in it (there are no "
+                                 "escapes), and a comment after #"
+                               : "put each key on a line of its own, and a comment after #");
 }
 
 static gboolean conffile_parse_setting(Cursor *c, ConfFile *file, GError **error)
@@ -440,7 +353,7 @@ static gboolean conffile_parse_setting(Cursor *c, ConfFile *file, GError **error
         g_autofree char *found = conffile_quote_rest(c);
 
         return conffile_syntax(c, error, "expected '=' after '%.*s', found %s; write: key = value",
-                               QUOTE_MAX, entry->key, found);
+                               CONFFILE_QUOTE_MAX, entry->key, found);
     }
     c->at++;
     conffile_skip_blanks(c);
@@ -487,59 +400,4 @@ ConfFile *conffile_parse(const char *name, const char *data, gsize len, GError *
         conffile_skip_to_key(&c);
     }
     return g_steal_pointer(&file);
-}
-
-/* ---- reading --------------------------------------------------------------------------- */
-
-static void conffile_set_errno(GError **error, const char *path, const char *action, int errsv)
-{
-    conffile_set_error(error, path, 0,
-                       errsv == ENOENT || errsv == ENOTDIR ? CONFFILE_ERROR_MISSING
-                                                           : CONFFILE_ERROR_READ,
-                       "can't %s the file: %s", action, g_strerror(errsv));
-}
-
-/** Reads all there is, but stops soon after the limit: the parser then refuses the size. */
-static GString *conffile_read_fd(int fd, const char *path, GError **error)
-{
-    g_autoptr(GString) data = g_string_new(NULL);
-    char buffer[16 * 1024];
-
-    while (data->len <= CONFFILE_SIZE_MAX) {
-        gssize n = read(fd, buffer, sizeof(buffer));
-
-        if (n == 0)
-            break;
-        if (n > 0) {
-            g_string_append_len(data, buffer, n);
-        } else if (errno != EINTR) {
-            conffile_set_errno(error, path, "read", errno);
-            return NULL;
-        }
-    }
-    return g_steal_pointer(&data);
-}
-
-ConfFile *conffile_load(const char *path, GError **error)
-{
-    g_autoptr(GString) data = NULL;
-    struct stat st;
-    int fd;
-
-    /* Without O_NONBLOCK the open of a FIFO would wait for a writer, perhaps for ever. */
-    fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-    if (fd < 0 || fstat(fd, &st) < 0) {
-        conffile_set_errno(error, path, "open", errno);
-    } else if (!S_ISREG(st.st_mode) && !S_ISCHR(st.st_mode)) {
-        conffile_set_error(error, path, 0, CONFFILE_ERROR_READ,
-                           "this is %s, not a file; name a regular file",
-                           S_ISDIR(st.st_mode)    ? "a directory"
-                           : S_ISFIFO(st.st_mode) ? "a FIFO"
-                                                  : "a socket or a block device");
-    } else {
-        data = conffile_read_fd(fd, path, error);
-    }
-    if (fd >= 0)
-        close(fd);
-    return data ? conffile_parse(path, data->str, data->len, error) : NULL;
 }
