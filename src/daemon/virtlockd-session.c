@@ -298,12 +298,14 @@ static void peer_release(Peer *peer)
 
     if (!peer_check(peer, 0, TRUE))
         return;
-    if (!peer_space_ok(peer) ||
-        (*peer->args.path && !op_space_known(engine, peer_driver(peer), peer->args.path))) {
+    lease = table_find_owned(engine->table, peer->owner, &resource);
+    /* of a lease that was adopted the lockspace may not be open yet */
+    if (!lease &&
+        (!peer_space_ok(peer) ||
+         (*peer->args.path && !op_space_known(engine, peer_driver(peer), peer->args.path)))) {
         peer_no_space(peer);
         return;
     }
-    lease = table_find_owned(engine->table, peer->owner, &resource);
     if (!lease || lease->state != LEASE_HELD) {
         peer_cannot_release(peer, &resource);
         return;
