@@ -5,11 +5,15 @@
  */
 #define G_LOG_DOMAIN "holdfast.handover"
 
+#include <fcntl.h>
 #include <malloc.h>
+#include <pthread.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "engine.h"
+#include "keeper/closer.h"
 #include "metrics.h"
 #include "protocol/ledger.h"
 #include "vault.h"
@@ -17,6 +21,9 @@
 /* So many leases of one lane are checked in one job: few threads, so that clients are answered
  * meanwhile. */
 #define ADOPT_BATCH 1024
+/* Clients are answered when what nobody holds is unlocked, which takes microseconds; but not later
+ * than this, for storage may hang. */
+#define ADOPT_STRAYS_SECONDS 1
 
 static gboolean adopt_unhex(const char *hex, struct hf_saved *saved)
 {
@@ -141,13 +148,14 @@ static gboolean adopt_parts(Engine *engine, Lease *lease, const LedgerLease *ent
     return whole;
 }
 
-static void adopt_close_fds(Lease *lease)
+/* What is left of the descriptors of a lease that is not whole. */
+static void adopt_leave_fds(const Lease *lease, GArray *strays)
 {
     for (guint i = 0; i < lease->parts->len; i++) {
         const LeasePart *part = g_ptr_array_index(lease->parts, i);
 
-        for (unsigned k = 0; part->saved && k < part->saved->n_fds; k++)
-            close(part->saved->fds[k]);
+        if (part->saved)
+            g_array_append_vals(strays, part->saved->fds, part->saved->n_fds);
     }
 }
 
@@ -196,7 +204,8 @@ static void adopt_submit_all(GHashTable *ops)
         op_submit(op, adopt_op_done, NULL);
 }
 
-static gboolean adopt_lease(Engine *engine, GHashTable *ops, const LedgerLease *entry, Owner *owner)
+static gboolean adopt_lease(Engine *engine, GHashTable *ops, GArray *strays,
+                            const LedgerLease *entry, Owner *owner)
 {
     Lease *lease = lease_new(owner, entry->disk, entry->mode, entry->since_usec);
     gboolean whole = adopt_parts(engine, lease, entry);
@@ -216,7 +225,7 @@ static gboolean adopt_lease(Engine *engine, GHashTable *ops, const LedgerLease *
             engine_emit(engine, EVENT_LEASE_LOST, lease, owner, NULL, "its descriptors are gone");
         else
             metrics_on_lost(engine);
-        adopt_close_fds(lease);
+        adopt_leave_fds(lease, strays);
         handover_forget_lease(engine, lease);
         lease_free(lease);
         return FALSE;
@@ -269,24 +278,110 @@ static GHashTable *adopt_owners(Engine *engine, const Ledger *ledger)
     return owners;
 }
 
+/* ---- strays ---------------------------------------------------------------------------- */
+
 /* Descriptors that the supervisor kept and no lease wants: locks that nobody was told of. */
-static void adopt_drop_strays(Engine *engine)
+static void adopt_find_strays(Engine *engine, GArray *strays)
 {
     g_autoptr(GPtrArray) names = vault_untaken(engine->vault);
-    guint strays = 0;
+    guint found = 0;
 
     for (guint i = 0; i < names->len; i++) {
         const char *name = g_ptr_array_index(names, i);
+        int fd;
 
         if (g_str_has_prefix(name, VAULT_SOCKET_PREFIX))
             continue;
-        close(vault_take(engine->vault, name));
+        fd = vault_take(engine->vault, name);
+        g_array_append_val(strays, fd);
         vault_remove(engine->vault, name);
-        strays++;
+        found++;
     }
-    if (strays)
+    if (found)
         g_message("%u descriptors without a lease were dropped: requests that were never answered",
-                  strays);
+                  found);
+}
+
+/* The strays on one mount, which one thread unlocks. */
+typedef struct Strays {
+    GArray *fds;
+    pthread_t thread;
+    gboolean running;
+    gint late; /* atomic: the thread has come to its end, nobody waits for that any more: the second
+                * to say so has to clean up */
+} Strays;
+
+static void adopt_strays_free(gpointer data)
+{
+    Strays *strays = data;
+
+    g_array_unref(strays->fds);
+    g_free(strays);
+}
+
+/* Closing is not enough: it would leave the lock to the supervisor's copy, for a moment in which
+ * somebody asks and is refused. What is not locked, or no file, does not mind. */
+static void *adopt_unlock_strays(void *data)
+{
+    Strays *strays = data;
+
+    for (guint i = 0; i < strays->fds->len; i++) {
+        struct flock lock = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
+
+        fcntl(g_array_index(strays->fds, int, i), F_OFD_SETLK, &lock);
+    }
+    if (g_atomic_int_add(&strays->late, 1) > 0) {
+        for (guint i = 0; i < strays->fds->len; i++)
+            close(g_array_index(strays->fds, int, i));
+        adopt_strays_free(strays);
+    }
+    return NULL;
+}
+
+static void adopt_wait_for_strays(Strays *strays, const struct timespec *until)
+{
+    if (strays->running &&
+        pthread_clockjoin_np(strays->thread, NULL, CLOCK_MONOTONIC, until) != 0) {
+        pthread_detach(strays->thread);
+        if (g_atomic_int_add(&strays->late, 1) == 0)
+            return; /* the thread does the rest */
+    }
+    for (guint i = 0; i < strays->fds->len; i++)
+        closer_close(g_array_index(strays->fds, int, i));
+    adopt_strays_free(strays);
+}
+
+/* Takes the descriptors over. */
+static void adopt_drop_strays(const GArray *all)
+{
+    g_autoptr(GHashTable) mounts = g_hash_table_new(NULL, NULL); /* mount -> Strays */
+    struct timespec until;
+    GHashTableIter iter;
+    gpointer value;
+
+    for (guint i = 0; i < all->len; i++) {
+        int fd = g_array_index(all, int, i);
+        gpointer mount = GINT_TO_POINTER(closer_mount(fd));
+        Strays *strays = g_hash_table_lookup(mounts, mount);
+
+        if (!strays) {
+            strays = g_new0(Strays, 1);
+            strays->fds = g_array_new(FALSE, FALSE, sizeof(int));
+            g_hash_table_insert(mounts, mount, strays);
+        }
+        g_array_append_val(strays->fds, fd);
+    }
+    g_hash_table_iter_init(&iter, mounts);
+    while (g_hash_table_iter_next(&iter, NULL, &value)) {
+        Strays *strays = value;
+
+        strays->running = pthread_create(&strays->thread, NULL, adopt_unlock_strays, strays) == 0;
+    }
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += ADOPT_STRAYS_SECONDS;
+    g_hash_table_iter_init(&iter, mounts);
+    while (g_hash_table_iter_next(&iter, NULL, &value))
+        adopt_wait_for_strays(value, &until);
 }
 
 guint handover_adopt(Engine *engine)
@@ -294,6 +389,7 @@ guint handover_adopt(Engine *engine)
     g_autoptr(Ledger) ledger = NULL;
     g_autoptr(GHashTable) owners = NULL;
     g_autoptr(GHashTable) ops = NULL; /* Lane -> Op */
+    g_autoptr(GArray) strays = g_array_new(FALSE, FALSE, sizeof(int));
     g_autoptr(Fault) fault = NULL;
     g_autofree char *text = NULL;
     GHashTableIter iter;
@@ -319,11 +415,12 @@ guint handover_adopt(Engine *engine)
         Owner *owner = g_hash_table_lookup(owners, entry->owner);
 
         adopt_seen_id(engine, entry->id);
-        if (owner && adopt_lease(engine, ops, entry, owner))
+        if (owner && adopt_lease(engine, ops, strays, entry, owner))
             adopted++;
     }
+    adopt_find_strays(engine, strays);
+    adopt_drop_strays(strays);
     adopt_submit_all(ops);
-    adopt_drop_strays(engine);
     handover_rewrite(engine);
     g_hash_table_iter_init(&iter, owners);
     while (g_hash_table_iter_next(&iter, NULL, &value)) {

@@ -17,6 +17,8 @@ typedef struct Daemon {
     Server *server;
     SessionContext context;
     char **argv;
+    char *name; /* where the name in the list of processes is, and what follows */
+    gsize name_len;
     gboolean restarting; /* the next daemon goes on with all that is held */
     gboolean abandoned;  /* the keeper has ended: no more than what is held now is to be served */
     int pid_fd;

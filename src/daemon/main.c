@@ -23,17 +23,22 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
 #include "background.h"
 #include "daemon.h"
+#include "keeper/closer.h"
 #include "keeper/keeper.h"
 #include "log.h"
 
-/* One second in all: a daemon that ends drains its lanes first, but does not wait for stuck ones.
+/* One second in all, looked at every 5 ms: a daemon that ends drains its lanes first, but does not
+ * wait for stuck ones; its files are closed right after its end. */
+#define DAEMON_PATIENCE_STEPS 200
+/* How long the closing of files is waited for at the end; storage that hangs would take for ever.
  */
-#define DAEMON_PATIENCE_STEPS 20
+#define DAEMON_CLOSE_MSEC 2000
 /* To be woken from sleep costs 10 to 50 us on a virtual machine: that long it is worth to look. */
 #define DAEMON_LINGER_USEC 50
 
@@ -157,6 +162,18 @@ static int daemon_on_signal(sd_event_source *source, const struct signalfd_sigin
     return sd_event_exit(self->event, self->restarting ? KEEPER_RESTART : 0);
 }
 
+static int daemon_on_child(sd_event_source *source, const struct signalfd_siginfo *info, void *data)
+{
+    pid_t pid;
+
+    (void)source;
+    (void)info;
+    (void)data;
+    while ((pid = waitpid(-1, NULL, WNOHANG)) > 0)
+        closer_reaped(pid);
+    return 0;
+}
+
 static int daemon_add_signals(Daemon *self)
 {
     static const int numbers[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1};
@@ -166,10 +183,13 @@ static int daemon_add_signals(Daemon *self)
     sigemptyset(&set);
     for (size_t i = 0; i < G_N_ELEMENTS(numbers); i++)
         sigaddset(&set, numbers[i]);
+    sigaddset(&set, SIGCHLD);
     sigprocmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
     for (size_t i = 0; r >= 0 && i < G_N_ELEMENTS(numbers); i++)
         r = sd_event_add_signal(self->event, NULL, numbers[i], daemon_on_signal, self);
+    if (r >= 0)
+        r = sd_event_add_signal(self->event, NULL, SIGCHLD, daemon_on_child, self);
     return r;
 }
 
@@ -244,7 +264,7 @@ static int daemon_claim_pid_file(Daemon *self)
 
     /* one that is just ending, as in a restart, needs a moment */
     for (int i = 0; r == -EAGAIN && i < DAEMON_PATIENCE_STEPS; i++) {
-        g_usleep(50 * G_TIME_SPAN_MILLISECOND);
+        g_usleep(5 * G_TIME_SPAN_MILLISECOND);
         r = background_write_pid(path, &self->pid_fd);
     }
     if (r == -EAGAIN)
@@ -317,6 +337,20 @@ static int daemon_open_vault(Daemon *self)
     return r;
 }
 
+/* Where a supervisor goes on after our end, that must not hang in closing files. Where there is
+ * none the locks end with this process, and so that they end neither before nor after it there is
+ * no closer. */
+static void daemon_start_closer(const Daemon *self)
+{
+    int r;
+
+    if (!g_getenv("HOLDFAST_KEEPER") && !g_getenv("NOTIFY_SOCKET"))
+        return;
+    r = closer_start(self->name, self->name_len);
+    if (r < 0)
+        g_warning("cannot start a process that closes files: %s", g_strerror(-r));
+}
+
 /* With -d the fork, and where there is no systemd the keeper, which starts this program again. */
 static int daemon_settle_process(Daemon *self)
 {
@@ -330,6 +364,7 @@ static int daemon_settle_process(Daemon *self)
                 "%s: warning: holdfast-keeper is not installed; locks will end with this "
                 "process\n",
                 self->options.program);
+    daemon_start_closer(self);
     return 0;
 }
 
@@ -376,6 +411,9 @@ static gboolean daemon_bring_down(Daemon *self, int code)
 {
     gboolean clean = TRUE;
 
+    /* a thread in a lane that hangs may keep the process from ending */
+    if (self->vault)
+        vault_leave(self->vault, code);
     /* What is held must not be let go by a daemon that starts anew, nor by one that has failed: the
      * keeper starts the next one with all descriptors, which needs ledger and sockets as they are.
      */
@@ -411,8 +449,14 @@ static gboolean daemon_bring_down(Daemon *self, int code)
 int main(int argc, char **argv)
 {
     g_auto(GStrv) arguments = g_strdupv(argv); /* GLib's parser takes what it knows out of argv */
-    Daemon self = {.pid_fd = -1, .argv = arguments};
+    Daemon self = {.pid_fd = -1, .argv = arguments, .name = argv[0]};
     int code;
+
+    for (int i = 0; i < argc; i++) /* they lie one behind the other, see execve(2) */
+        self.name_len = (gsize)(argv[i] - argv[0]) + strlen(argv[i]) + 1;
+    /* not even a start that fails at once may hang in closing what was kept for it */
+    if (g_getenv("HOLDFAST_KEEPER"))
+        daemon_start_closer(&self);
 
     setlocale(LC_CTYPE, "");
     code = options_read(argc, argv, &self.options);
@@ -422,7 +466,10 @@ int main(int argc, char **argv)
         return code;
     }
     code = daemon_bring_up(&self);
-    if (!daemon_bring_down(&self, code))
+    if (!daemon_bring_down(&self, code)) {
+        if (code == 0) /* the locks end here, and before whoever waits for us goes on */
+            closer_close_all(DAEMON_CLOSE_MSEC);
         _exit(code);
+    }
     return code;
 }

@@ -15,6 +15,9 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
+#include "keeper/closer.h"
+#include "keeper/keeper.h"
+
 /* A message that waits until the supervisor's socket has room. */
 typedef struct VaultMessage {
     char *text;
@@ -79,7 +82,10 @@ static void vault_find_keeper(Vault *vault)
         if (!blank)
             continue;
         *blank = '\0';
-        vault_found(vault, line, atoi(blank + 1));
+        if (strcmp(line, KEEPER_CLOSING) == 0)
+            closer_close(atoi(blank + 1));
+        else
+            vault_found(vault, line, atoi(blank + 1));
     }
     /* what was inherited is for nobody else */
     if (close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC) < 0)
@@ -175,7 +181,7 @@ static void vault_message_free(VaultMessage *message)
 {
     g_free(message->text);
     if (message->fd >= 0)
-        close(message->fd);
+        closer_close(message->fd);
     g_free(message);
 }
 
@@ -290,6 +296,16 @@ void vault_remove(Vault *vault, const char *name)
 void vault_ready(Vault *vault)
 {
     vault_post(vault, "READY=1\n", -1);
+}
+
+void vault_leave(Vault *vault, int code)
+{
+    char text[32];
+
+    if (vault->kind != VAULT_KEEPER)
+        return;
+    g_snprintf(text, sizeof(text), "EXIT_STATUS=%d\n", code);
+    vault_send(vault, text, -1); /* if there is no room the code is not known: that is all */
 }
 
 /* ---- the ledger ------------------------------------------------------------------------ */
@@ -501,7 +517,7 @@ void vault_free(Vault *vault)
     }
     g_hash_table_iter_init(&iter, vault->kept);
     while (g_hash_table_iter_next(&iter, NULL, &fd))
-        close(GPOINTER_TO_INT(fd));
+        closer_close(GPOINTER_TO_INT(fd));
     g_hash_table_unref(vault->kept);
     g_hash_table_unref(vault->names);
     g_queue_clear_full(&vault->free_names, g_free);

@@ -69,3 +69,5 @@ gsize vault_ledger_size(const Vault *vault);
 void vault_remove_ledger(Vault *vault);
 /* Tells the supervisor that the daemon serves. */
 void vault_ready(Vault *vault);
+/* Tells the keeper the exit code that will follow, for storage may keep the process from ending. */
+void vault_leave(Vault *vault, int code);

@@ -10,15 +10,21 @@
  * FDNAME= and one descriptor, FDSTOREREMOVE=1 with FDNAME=, READY=1. A descriptor is safe as soon
  * as it is sent: the kernel holds it in the socket, and the keeper reads the socket to its end
  * before it starts the daemon anew. The new daemon finds in $HOLDFAST_KEPT the number of a file
- * with a line "NAME NUMBER" for each descriptor that it inherits.
+ * with a line "NAME NUMBER" for each descriptor that it inherits; those named "-" it is to close.
  *
  * How the daemon's end is answered:
- *     exit 0, or before its first READY   the keeper ends with the same code; what it kept is
- * closed exit KEEPER_RESTART                 the daemon is started again at once anything else
- * again, after a pause that grows if it dies early
  *
- * It allocates little, opens nothing but that list, never writes anywhere else, and links nothing
- * but the C library and libseccomp: what is not there cannot fail.
+ *     exit 0, or before its first READY: the keeper ends with the same code, what it kept is closed
+ *     exit KEEPER_RESTART: the daemon is started again at once
+ *     anything else: again, after a pause that grows if it dies early
+ *
+ * A process with a thread that storage keeps in the kernel never comes to its end. So it counts as
+ * ended as well when its end of the socket pair is closed, see closer.h; its code is then what it
+ * has said in EXIT_STATUS=. It is collected whenever it can be.
+ *
+ * It closes nothing itself that could be on storage that hangs (closer.h), allocates little, opens
+ * nothing but that list and files in /proc, never writes anywhere else, and links nothing but the C
+ * library and libseccomp: what is not there cannot fail.
  */
 #include "keeper.h"
 
@@ -26,19 +32,20 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <search.h>
-#include <seccomp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "closer.h"
+#include "confine.h"
 
 #define KEEPER_MESSAGE_BYTES 4096
 /* A daemon that lived this long was well: the next crash is a new story. */
@@ -48,6 +55,16 @@
 #define KEEPER_MAX_PAUSE_MSEC 5000
 /* The socket holds some 250 messages meanwhile; a daemon that sends more waits for the rest. */
 #define KEEPER_NAP_MSEC 5
+/* From the end of a daemon's socket to its exit it is well below 1 ms; one that takes longer than
+ * this has a thread in the kernel. */
+#define KEEPER_EXIT_MSEC 200
+/* How often a daemon that has not said READY is looked at: it may hang in its exit, and has nobody
+ * yet who closes its socket. */
+#define KEEPER_LOOK_MSEC 100
+/* How long closing is waited for at the end. */
+#define KEEPER_CLOSE_MSEC 2000
+/* Of linux/sched.h in the kernel: the process is ending. See proc(5), field 9 of stat. */
+#define KEEPER_PF_EXITING 4
 
 /* One descriptor that is kept. */
 struct kept {
@@ -62,12 +79,16 @@ static struct keeper {
     int socket;   /* our end of the pair; -1 while no daemon runs */
     int signals;  /* signalfd */
     pid_t daemon; /* 0: not running */
+    int *closing; /* see keeper_list_closing() */
+    size_t n_closing;
     int was_ready;
     int is_ready; /* the daemon that runs now */
     int stopping;
     int activated; /* sockets were handed to us, see sd_listen_fds(3) */
     long long started_msec;
     long long start_at_msec; /* when to start the daemon again */
+    long long give_up_msec;  /* when its exit is not waited for any more; 0: it lives */
+    int said_code;           /* of EXIT_STATUS=; -1: none */
     int pause_msec;
 } keeper = {.socket = -1};
 
@@ -103,7 +124,7 @@ static void keeper_drop(const char *name)
         return;
     kept = *(struct kept **)node;
     tdelete(kept, &keeper.store, keeper_compare);
-    close(kept->fd);
+    closer_close(kept->fd);
     free(kept);
     keeper.n_kept--;
 }
@@ -116,7 +137,7 @@ static void keeper_keep(const char *name, int fd)
     keeper_drop(name);
     if (!kept || strlen(name) > KEEPER_NAME_MAX) {
         fprintf(stderr, "holdfast-keeper: cannot keep descriptor '%.32s'\n", name);
-        close(fd);
+        closer_close(fd);
         free(kept);
         return;
     }
@@ -124,7 +145,7 @@ static void keeper_keep(const char *name, int fd)
     kept->fd = fd;
     if (!tsearch(kept, &keeper.store, keeper_compare)) {
         fprintf(stderr, "holdfast-keeper: out of memory for descriptor '%s'\n", name);
-        close(fd);
+        closer_close(fd);
         free(kept);
         return;
     }
@@ -179,12 +200,15 @@ static void keeper_message(char *message, int fd)
         keeper.is_ready = 1;
         keeper_ready();
     }
+    value = keeper_value(message, "EXIT_STATUS=");
+    if (value)
+        keeper.said_code = atoi(value);
     if (keeper_value(message, "FDSTOREREMOVE=1"))
         keeper_drop(name);
     else if (fd >= 0 && *name && keeper_value(message, "FDSTORE=1"))
         keeper_keep(name, fd);
     else if (fd >= 0)
-        close(fd);
+        closer_close(fd);
 }
 
 /* Reads one message; 0 when there is none, -1 at the end. */
@@ -231,7 +255,7 @@ static void keeper_list_one(const void *node, VISIT visit, int depth)
         fprintf(keeper_list, "%s %d\n", kept->name, kept->fd);
 }
 
-/* In the child: becomes the daemon. */
+/* In the child: becomes the daemon. If that fails, it must not hang in closing what it inherits. */
 static void keeper_become(int socket)
 {
     char number[16];
@@ -243,6 +267,8 @@ static void keeper_become(int socket)
     if (!keeper_list)
         keeper_die("memfd_create");
     twalk(keeper.store, keeper_list_one);
+    for (size_t i = 0; i < keeper.n_closing; i++)
+        fprintf(keeper_list, "%s %d\n", KEEPER_CLOSING, keeper.closing[i]);
     if (fflush(keeper_list) != 0)
         keeper_die("memfd");
     snprintf(number, sizeof(number), "%d", list);
@@ -261,7 +287,24 @@ static void keeper_become(int socket)
     sigaddset(&chld, SIGCHLD);
     sigprocmask(SIG_UNBLOCK, &chld, NULL);
     execv(keeper.argv[0], keeper.argv + 1);
+    closer_forget();
+    closer_start(NULL, 0);
     keeper_die(keeper.argv[0]);
+}
+
+/* What waits to be closed would be inherited without a name: the daemon is told to close it. */
+static void keeper_list_closing(void)
+{
+    int fd;
+
+    while ((fd = closer_take_back()) >= 0) {
+        int *more = realloc(keeper.closing, (keeper.n_closing + 1) * sizeof(*more));
+
+        if (!more)
+            keeper_die("realloc");
+        keeper.closing = more;
+        keeper.closing[keeper.n_closing++] = fd;
+    }
 }
 
 static void keeper_start(void)
@@ -271,8 +314,11 @@ static void keeper_start(void)
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
         keeper_die("socketpair");
     keeper.started_msec = keeper_now_msec();
-    keeper.start_at_msec = 0;
+    keeper.start_at_msec = keeper.give_up_msec = 0;
+    keeper.said_code = -1;
+    keeper.is_ready = 0;
     fflush(NULL);
+    keeper_list_closing();
     keeper.daemon = fork();
     if (keeper.daemon < 0)
         keeper_die("fork");
@@ -280,11 +326,20 @@ static void keeper_start(void)
         keeper_become(pair[1]);
     close(pair[1]);
     keeper.socket = pair[0];
+    while (keeper.n_closing > 0)
+        closer_close(keeper.closing[--keeper.n_closing]);
 }
 
-static void keeper_ended(int status)
+/* The locks end, if they can, before whoever has waited for our end goes on. */
+static void keeper_exit(int code)
 {
-    int code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    fflush(NULL);
+    closer_close_all(KEEPER_CLOSE_MSEC);
+    _exit(code);
+}
+
+static void keeper_ended(int code, int was_killed)
+{
     long long lived = keeper_now_msec() - keeper.started_msec;
 
     while (keeper.socket >= 0 && keeper_receive() > 0) /* what it sent last */
@@ -300,17 +355,14 @@ static void keeper_ended(int status)
         return;
     }
     if (code == 0 || keeper.stopping || !keeper.was_ready)
-        exit(keeper.stopping && keeper.was_ready ? EXIT_SUCCESS : code);
+        keeper_exit(keeper.stopping && keeper.was_ready ? EXIT_SUCCESS : code);
     if (code == KEEPER_RESTART) {
-        keeper.is_ready = 0;
         keeper_start();
         return;
     }
     /* and who was well and was killed has not died of himself */
-    if (lived >= KEEPER_WELL_MSEC ||
-        (keeper.is_ready && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL))
+    if (lived >= KEEPER_WELL_MSEC || (keeper.is_ready && was_killed))
         keeper.pause_msec = 0;
-    keeper.is_ready = 0;
     fprintf(stderr,
             "holdfast-keeper: the daemon ended with %d and is started again in %d ms, with "
             "%zu descriptors\n",
@@ -321,112 +373,119 @@ static void keeper_ended(int status)
         keeper.pause_msec = KEEPER_MAX_PAUSE_MSEC;
 }
 
+/* Collects whatever has ended: the daemon, one before it that took its time, the closer's. */
+static void keeper_collect(void)
+{
+    int status;
+    pid_t pid;
+
+    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+        closer_reaped(pid);
+        if (pid == keeper.daemon)
+            keeper_ended(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status),
+                         WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    }
+}
+
+/* TRUE if the daemon is on its way out, wherever it may hang there. */
+static int keeper_is_exiting(void)
+{
+    char text[256], path[64];
+    unsigned flags = 0;
+    const char *p;
+    ssize_t n;
+    int fd;
+
+    snprintf(path, sizeof(path), "/proc/%d/stat", (int)keeper.daemon);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return 0;
+    n = read(fd, text, sizeof(text) - 1);
+    close(fd);
+    text[n > 0 ? n : 0] = '\0';
+    p = strrchr(text, ')'); /* before it is a name, which may contain anything */
+    return p && sscanf(p + 1, " %*c %*d %*d %*d %*d %*d %u", &flags) == 1 &&
+           (flags & KEEPER_PF_EXITING);
+}
+
+/* Reads what there is; TRUE if there was something. At the end the daemon is ending, and from now
+ * on only its exit counts, but that not for long. */
+static int keeper_receive_all(void)
+{
+    int r, any = 0;
+
+    while ((r = keeper_receive()) > 0)
+        any = 1;
+    if (r < 0)
+        keeper.give_up_msec = keeper_now_msec() + KEEPER_EXIT_MSEC;
+    return any && r == 0;
+}
+
+/* The daemon that should be gone is not: goes on without it. */
+static void keeper_look(void)
+{
+    long long now = keeper_now_msec();
+
+    if (!keeper.daemon)
+        return;
+    if (!keeper.give_up_msec) {
+        if (!keeper.is_ready && keeper_is_exiting())
+            keeper.give_up_msec = now + KEEPER_EXIT_MSEC;
+        return;
+    }
+    if (now < keeper.give_up_msec)
+        return;
+    keeper_collect();
+    if (!keeper.daemon || !keeper.give_up_msec)
+        return;
+    fprintf(stderr,
+            "holdfast-keeper: process %d cannot end, storage holds it up: going on without it\n",
+            (int)keeper.daemon);
+    keeper_ended(keeper.said_code >= 0 ? keeper.said_code : 128 + SIGKILL, keeper.said_code < 0);
+}
+
 static void keeper_on_signal(void)
 {
     struct signalfd_siginfo info;
-    int status;
 
     if (read(keeper.signals, &info, sizeof(info)) != sizeof(info))
         return;
     if (info.ssi_signo == SIGCHLD) {
-        if (keeper.daemon > 0 && waitpid(keeper.daemon, &status, WNOHANG) == keeper.daemon)
-            keeper_ended(status);
+        keeper_collect();
         return;
     }
     if ((info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT) && !keeper.stopping)
         keeper.stopping = 1;
-    if (keeper.daemon > 0)
+    if (keeper.daemon > 0) {
         kill(keeper.daemon, (int)info.ssi_signo);
-    else if (keeper.stopping ==
-             1) { /* it pauses before the next start: start, and end in good order */
+    } else if (keeper.stopping == 1) { /* it pauses before the next start: start, and end in good
+                                          order */
         keeper.stopping = 2;
         keeper_start();
         kill(keeper.daemon, SIGTERM);
     }
 }
 
+/* Until when to sleep, in ms; -1: for ever. */
 static int keeper_timeout(void)
 {
-    long long left;
+    long long now = keeper_now_msec(), until = keeper.start_at_msec;
 
-    if (!keeper.start_at_msec)
+    if (keeper.daemon && keeper.give_up_msec)
+        until = keeper.give_up_msec;
+    else if (keeper.daemon && !keeper.is_ready)
+        until = now + KEEPER_LOOK_MSEC;
+    if (!until)
         return -1;
-    left = keeper.start_at_msec - keeper_now_msec();
-    return left > 0 ? (int)left : 0;
+    return until > now ? (int)(until - now) : 0;
 }
 
 /* ---- the beginning --------------------------------------------------------------------- */
 
-/* The daemon inherits this filter, so it forbids only what neither has any business with. */
-static void keeper_confine(void)
+/* The arguments lie one behind the other, see execve(2). */
+static size_t keeper_name_len(int argc, char **argv)
 {
-    static const int forbidden[] = {
-#ifndef __SANITIZE_ADDRESS__ /* the leak checker traces its own process */
-        SCMP_SYS(ptrace),
-#endif
-        SCMP_SYS(process_vm_writev),
-        SCMP_SYS(mount),
-        SCMP_SYS(umount2),
-        SCMP_SYS(pivot_root),
-        SCMP_SYS(chroot),
-        SCMP_SYS(setns),
-        SCMP_SYS(unshare),
-        SCMP_SYS(init_module),
-        SCMP_SYS(finit_module),
-        SCMP_SYS(delete_module),
-        SCMP_SYS(kexec_load),
-        SCMP_SYS(kexec_file_load),
-        SCMP_SYS(reboot),
-        SCMP_SYS(swapon),
-        SCMP_SYS(swapoff),
-        SCMP_SYS(bpf),
-        SCMP_SYS(perf_event_open),
-        SCMP_SYS(userfaultfd),
-        SCMP_SYS(keyctl),
-        SCMP_SYS(add_key),
-        SCMP_SYS(request_key),
-        SCMP_SYS(open_by_handle_at),
-        SCMP_SYS(iopl),
-        SCMP_SYS(ioperm),
-        SCMP_SYS(settimeofday),
-        SCMP_SYS(clock_settime),
-        SCMP_SYS(sethostname),
-        SCMP_SYS(setdomainname),
-        SCMP_SYS(acct),
-        SCMP_SYS(quotactl),
-        SCMP_SYS(syslog),
-    };
-    scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ALLOW);
-
-    if (!filter)
-        return;
-    for (size_t i = 0; i < sizeof(forbidden) / sizeof(*forbidden); i++)
-        seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), forbidden[i], 0);
-    if (seccomp_load(filter) < 0)
-        fprintf(stderr, "holdfast-keeper: goes on without a seccomp filter\n");
-    seccomp_release(filter);
-}
-
-/* The last to go when memory is short: with it go all locks. Only root may ask for that. */
-static void keeper_protect(void)
-{
-    int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-
-    if (fd < 0)
-        return;
-    if (write(fd, "-900", 4) < 0)
-        errno = 0; /* an ordinary user may not */
-    close(fd);
-}
-
-static void keeper_raise_limit(void)
-{
-    struct rlimit limit;
-
-    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
-        limit.rlim_cur = limit.rlim_max;
-        setrlimit(RLIMIT_NOFILE, &limit);
-    }
+    return (size_t)(argv[argc - 1] - argv[0]) + strlen(argv[argc - 1]) + 1;
 }
 
 int main(int argc, char **argv)
@@ -441,9 +500,7 @@ int main(int argc, char **argv)
     }
     keeper.argv = argv + 1;
     keeper.activated = getenv("LISTEN_PID") && atoi(getenv("LISTEN_PID")) == (int)getpid();
-    keeper_raise_limit();
-    keeper_protect();
-    keeper_confine();
+    confine_self();
     sigemptyset(&set);
     sigaddset(&set, SIGCHLD);
     sigaddset(&set, SIGTERM);
@@ -454,29 +511,27 @@ int main(int argc, char **argv)
     keeper.signals = signalfd(-1, &set, SFD_CLOEXEC);
     if (keeper.signals < 0)
         keeper_die("signalfd");
+    /* what the closer of a dead daemon has started is collected as well, wherever init does not */
+    prctl(PR_SET_CHILD_SUBREAPER, 1);
+    if (closer_start(argv[0], keeper_name_len(argc, argv)) < 0)
+        fprintf(stderr, "holdfast-keeper: goes on without a closer\n");
     keeper_start();
     for (;;) {
         /* after messages a nap: to be woken for each would cost the daemon more than to send it,
          * and what lies in the socket is as safe as what was read */
-        struct pollfd fds[2] = {{.fd = keeper.signals, .events = POLLIN},
-                                {.fd = napping ? -1 : keeper.socket, .events = POLLIN}};
+        struct pollfd fds[2] = {
+            {.fd = keeper.signals, .events = POLLIN},
+            {.fd = napping || keeper.give_up_msec ? -1 : keeper.socket, .events = POLLIN}};
         int timeout = napping ? KEEPER_NAP_MSEC : keeper_timeout();
 
         napping = 0;
         if (poll(fds, 2, timeout) < 0 && errno != EINTR)
             keeper_die("poll");
-        if (keeper.socket >= 0 && (fds[1].revents & POLLIN))
-            while (keeper_receive() > 0)
-                napping = 1;
-        else if (fds[1].revents & (POLLHUP | POLLERR)) {
-            /* the daemon is ending: only its exit counts now */
-            struct pollfd exit_only = {.fd = keeper.signals, .events = POLLIN};
-
-            poll(&exit_only, 1, -1);
-            fds[0].revents = POLLIN;
-        }
+        if (fds[1].revents)
+            napping = keeper_receive_all();
         if (fds[0].revents & POLLIN)
             keeper_on_signal();
+        keeper_look();
         if (keeper.start_at_msec && keeper_timeout() == 0)
             keeper_start();
     }

@@ -6,3 +6,5 @@
 #define KEEPER_RESTART 133
 /* Longest name of a kept descriptor. */
 #define KEEPER_NAME_MAX 31
+/* In the list of kept descriptors: one that is to be closed. */
+#define KEEPER_CLOSING "-"

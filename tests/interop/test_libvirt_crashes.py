@@ -32,7 +32,16 @@ def fixture_kept_rig(request, rig_pool, files):
 def children(rig):
     """The pids of the daemons that the keeper has, one at most."""
     path = rig.sandbox.path(f"/proc/{rig.lockd}/task/{rig.lockd}/children")
-    return [int(word) for word in path.read_text(encoding="ascii").split()]
+    return [pid for pid in map(int, path.read_text(encoding="ascii").split())
+            if name_of(rig, pid) not in ("", "holdfast-closer")]
+
+
+def name_of(rig, pid):
+    """A process's name, "" if there is none."""
+    try:
+        return rig.sandbox.path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def crash(rig, number=signal.SIGKILL):

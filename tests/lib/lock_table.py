@@ -32,7 +32,11 @@ def held_locks(path):
 
 def file_system_locks(path):
     """The modes of all locks on the file system of path, which may be mounted elsewhere only."""
-    device = os.stat(path).st_dev
+    return device_locks(os.stat(path).st_dev)
+
+
+def device_locks(device):
+    """The modes of all locks on the file system with that st_dev, which may hang."""
     prefix = f"{os.major(device):02x}:{os.minor(device):02x}:"
     with open("/proc/locks", encoding="ascii") as table:
         lines = [line.split() for line in table]

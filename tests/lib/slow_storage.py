@@ -68,9 +68,8 @@ class SlowStorage:
             os.kill(self._pid(), number)
 
 
-@pytest.fixture(name="slow")
-def fixture_slow(workdir):
-    """Storage that can hang."""
+def lend(kind, workdir):
+    """For a fixture: storage that can hang, of a class of this kind."""
     if os.geteuid():
         pytest.skip("not root")
     for program in ("bindfs", "setpriv", "mountpoint"):
@@ -78,8 +77,14 @@ def fixture_slow(workdir):
             pytest.skip(f"{program} is not installed")
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
         pytest.skip("no /dev/fuse")
-    slow = SlowStorage(workdir)
+    slow = kind(workdir)
     try:
         yield slow
     finally:
         slow.close()
+
+
+@pytest.fixture(name="slow")
+def fixture_slow(workdir):
+    """Storage that can hang."""
+    yield from lend(SlowStorage, workdir)

@@ -307,7 +307,8 @@ def test_crash_before_the_answer(load):
 
 @contextmanager
 def crashing(daemon, pause="0.2"):
-    """While this lasts, the daemon is killed again and again; what it is killed by."""
+    """While this lasts, the daemon is killed again and again, and whatever else its keeper has
+    started; what it is killed by."""
     script = ('while sleep "$2"; do for pid in $(cat /proc/$1/task/$1/children); do'
               ' kill -9 "$pid"; done; done')
     with subprocess.Popen(["sh", "-c", script, "sh", str(daemon.pid), pause],

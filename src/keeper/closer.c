@@ -1,0 +1,438 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * See closer.h. What runs in the new process comes after a bare clone(2), perhaps out of a process
+ * with threads: it calls the kernel, and nothing that may allocate or take a lock.
+ */
+#include "closer.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+/* Nobody else sends this one: systemctl kill and the like reach the closer, too. */
+#define CLOSER_SIGNAL (SIGRTMIN + 7)
+/* A close that takes longer hangs: what comes after it gets another process. */
+#define CLOSER_PATIENCE_MSEC 100
+/* Looks for the parent's end, 0.1 ms apart, after the signal that announces it. */
+#define CLOSER_LOOKS 10000
+/* So many mounts get a process each; the files of further ones are closed by the last to end. */
+#define CLOSER_MOUNTS 256
+
+/* What the worker and its parent see. */
+struct closer_shared {
+    unsigned done; /* descriptors closed; atomic */
+    int retired;   /* there is a younger worker; atomic */
+};
+
+static struct closer {
+    pid_t watcher; /* waits for our end; it never waits for storage */
+    int *watched;  /* its own two descriptors: to be closed by us if it is killed */
+    pid_t worker;  /* closes what it is told to; 0: not needed so far */
+    int pipe[2];   /* numbers of descriptors; both ends are in both processes */
+    struct closer_shared *shared;
+    unsigned asked;       /* descriptors handed to this worker */
+    unsigned seen;        /* how many of them were done when we looked last */
+    long long since_msec; /* and since when */
+    char *name;
+    size_t name_len;
+} closer = {.pipe = {-1, -1}};
+
+static long long closer_now_msec(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
+}
+
+/* ---- in the watcher: when its parent has ended ------------------------------------------ */
+
+static int closer_open_list(void)
+{
+    return open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+}
+
+/* Calls back for each open descriptor but that of the list itself, which this closes. */
+static void closer_each(int dir, void (*func)(int fd, int data), int data)
+{
+    char buffer[8192] __attribute__((aligned(16)));
+    long n;
+
+    if (dir < 0)
+        return;
+    while ((n = syscall(SYS_getdents64, dir, buffer, sizeof(buffer))) > 0) {
+        for (long at = 0; at < n;) {
+            const struct dirent64 *entry = (const struct dirent64 *)(const void *)(buffer + at);
+            int fd = 0;
+
+            at += entry->d_reclen;
+            for (const char *p = entry->d_name; fd >= 0 && *p; p++)
+                fd = *p >= '0' && *p <= '9' ? fd * 10 + (*p - '0') : -1;
+            if (fd >= 0 && fd != dir)
+                func(fd, data);
+        }
+    }
+    close(dir);
+}
+
+static void closer_close_socket(int fd, int data)
+{
+    int type;
+    socklen_t len = sizeof(type);
+
+    (void)data;
+    if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0)
+        close(fd);
+}
+
+int closer_mount(int fd)
+{
+    char path[64] = "/proc/self/fdinfo/", text[512], digits[16], *p;
+    int n = 0, info;
+    ssize_t len;
+
+    do
+        digits[n++] = (char)('0' + fd % 10);
+    while ((fd /= 10) > 0);
+    p = path + strlen(path);
+    while (n > 0)
+        *p++ = digits[--n];
+    *p = '\0';
+    info = open(path, O_RDONLY | O_CLOEXEC);
+    if (info < 0)
+        return -1;
+    len = read(info, text, sizeof(text) - 1);
+    close(info);
+    text[len > 0 ? len : 0] = '\0';
+    p = strstr(text, "mnt_id:\t");
+    if (!p)
+        return -1;
+    n = 0;
+    for (p += strlen("mnt_id:\t"); *p >= '0' && *p <= '9'; p++)
+        n = n * 10 + (*p - '0');
+    return n;
+}
+
+static void closer_close_on_mount(int fd, int mount)
+{
+    if (closer_mount(fd) == mount)
+        close(fd);
+}
+
+/* The mounts that have a process, and how many of these are done; of whoever closes everything. */
+static int closer_mounts[CLOSER_MOUNTS];
+static int closer_n_mounts;
+static int *closer_n_done; /* in shared memory; atomic; may be NULL */
+static int closer_proc;    /* the mount of what these processes open themselves: leave it alone */
+
+/* One process for each mount that comes. */
+static void closer_on_mount(int fd, int data)
+{
+    int mount = closer_mount(fd);
+
+    (void)data;
+    for (int i = 0; i < closer_n_mounts; i++)
+        if (closer_mounts[i] == mount)
+            return;
+    if (mount < 0 || mount == closer_proc || closer_n_mounts == CLOSER_MOUNTS)
+        return;
+    closer_mounts[closer_n_mounts++] = mount;
+    if (syscall(SYS_clone, CLONE_FILES, NULL, NULL, NULL, NULL) == 0) {
+        closer_each(closer_open_list(), closer_close_on_mount, mount);
+        if (closer_n_done)
+            __atomic_fetch_add(closer_n_done, 1, __ATOMIC_RELEASE);
+        _exit(0);
+    }
+}
+
+/* Everything but sockets. What is left after this is closed with the last process. */
+static void closer_close_files(void)
+{
+    int list = closer_open_list();
+
+    closer_proc = closer_mount(list);
+    closer_each(list, closer_on_mount, 0);
+}
+
+/* True if the process's main thread has ended; others may be left, in the kernel. `stat` is its
+ * file of that name in /proc. */
+static int closer_has_ended(pid_t pid, int stat)
+{
+    char text[256], *p;
+    ssize_t len;
+
+    if (getppid() != pid)
+        return 1;
+    len = pread(stat, text, sizeof(text) - 1, 0);
+    text[len > 0 ? len : 0] = '\0';
+    p = strrchr(text, ')');
+    return p && (p[2] == 'Z' || p[2] == 'X');
+}
+
+/* ---- the new processes ----------------------------------------------------------------- */
+
+static volatile sig_atomic_t closer_signalled;
+
+static void closer_on_signal(int number)
+{
+    (void)number;
+    closer_signalled = 1;
+}
+
+/* So that who ends a program by its name does not end this one with it. */
+static void closer_rename(void)
+{
+    static const char title[] = "holdfast-closer";
+
+    prctl(PR_SET_NAME, title);
+    if (closer.name && closer.name_len > sizeof(title)) {
+        memset(closer.name, 0, closer.name_len);
+        memcpy(closer.name, title, sizeof(title));
+    }
+}
+
+static void closer_watch(pid_t parent, const char *stat_path)
+{
+    struct sigaction action = {.sa_handler = closer_on_signal};
+    /* opened now: if our parent ever has as many files open as it may, so have we */
+    int list = closer_open_list();
+    int stat = open(stat_path, O_RDONLY | O_CLOEXEC);
+    sigset_t others;
+
+    closer.watched[0] = list;
+    closer.watched[1] = stat;
+    sigaction(CLOSER_SIGNAL, &action, NULL);
+    sigfillset(&others);
+    sigdelset(&others, CLOSER_SIGNAL);
+    prctl(PR_SET_PDEATHSIG, CLOSER_SIGNAL);
+    closer_rename();
+    while (!closer_has_ended(parent, stat)) {
+        struct timespec moment = {.tv_nsec = 100 * 1000};
+
+        if (!closer_signalled) {
+            ppoll(NULL, 0, NULL, &others);
+            continue;
+        }
+        /* the signal comes a little before the end is to be seen, or from somebody else */
+        nanosleep(&moment, NULL);
+        closer_signalled = closer_signalled < CLOSER_LOOKS ? closer_signalled + 1 : 0;
+    }
+    closer_each(list, closer_close_socket, 0);
+    closer_close_files();
+    _exit(0);
+}
+
+static void closer_work(pid_t parent)
+{
+    struct pollfd from = {.fd = closer.pipe[0], .events = POLLIN};
+    int fd;
+
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    closer_rename();
+    while (getppid() == parent) {
+        while (read(closer.pipe[0], &fd, sizeof(fd)) == sizeof(fd)) {
+            close(fd);
+            __atomic_fetch_add(&closer.shared->done, 1, __ATOMIC_RELEASE);
+        }
+        if (__atomic_load_n(&closer.shared->retired, __ATOMIC_ACQUIRE)) {
+            close(closer.pipe[0]); /* not earlier, and by nobody else: we were to read from it */
+            break;
+        }
+        poll(&from, 1, -1);
+    }
+    _exit(0);
+}
+
+/* ---- in the parent --------------------------------------------------------------------- */
+
+/* A copy of this process with the same descriptors, all signals blocked: 0 in the copy. */
+static pid_t closer_clone(void)
+{
+    sigset_t all, before;
+    pid_t child;
+
+    sigfillset(&all);
+    sigprocmask(SIG_BLOCK, &all, &before);
+    child = (pid_t)syscall(SYS_clone, CLONE_FILES | SIGCHLD, NULL, NULL, NULL, NULL);
+    if (child == 0)
+        return 0;
+    if (child < 0)
+        child = -errno;
+    sigprocmask(SIG_SETMASK, &before, NULL);
+    return child;
+}
+
+static void *closer_share(size_t size)
+{
+    void *page = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+    return page == MAP_FAILED ? NULL : page;
+}
+
+static int closer_start_watcher(void)
+{
+    pid_t parent = getpid(), child;
+    char stat_path[64];
+
+    if (!closer.watched)
+        closer.watched = closer_share(2 * sizeof(int));
+    if (!closer.watched)
+        return -ENOMEM;
+    closer.watched[0] = closer.watched[1] = -1;
+    snprintf(stat_path, sizeof(stat_path), "/proc/%d/stat", (int)parent);
+    child = closer_clone();
+    if (child == 0)
+        closer_watch(parent, stat_path);
+    closer.watcher = child > 0 ? child : 0;
+    return child < 0 ? child : 0;
+}
+
+static int closer_start_worker(void)
+{
+    pid_t parent = getpid(), child;
+
+    if (pipe2(closer.pipe, O_CLOEXEC | O_NONBLOCK) < 0)
+        return -errno;
+    closer.shared = closer_share(sizeof(*closer.shared));
+    child = closer.shared ? closer_clone() : -ENOMEM;
+    if (child == 0)
+        closer_work(parent);
+    if (child < 0) {
+        if (closer.shared)
+            munmap(closer.shared, sizeof(*closer.shared));
+        close(closer.pipe[0]);
+        close(closer.pipe[1]);
+        return child;
+    }
+    closer.worker = child;
+    closer.asked = closer.seen = 0;
+    return 0;
+}
+
+int closer_start(char *name, size_t name_len)
+{
+    if (closer.watcher)
+        return 0;
+    closer.name = name;
+    closer.name_len = name_len;
+    return closer_start_watcher();
+}
+
+void closer_forget(void)
+{
+    closer = (struct closer){.pipe = {-1, -1}};
+}
+
+/* What waits in the pipe of a worker goes to the present one. */
+static void closer_pass_on(int from)
+{
+    int fd;
+
+    while (read(from, &fd, sizeof(fd)) == sizeof(fd))
+        closer_close(fd);
+}
+
+/* The worker hangs: another one does the work from now on, and the old one ends when it can. */
+static void closer_replace_worker(void)
+{
+    struct closer old = closer;
+
+    if (closer_start_worker() < 0) {
+        closer = old;
+        return;
+    }
+    __atomic_store_n(&old.shared->retired, 1, __ATOMIC_RELEASE);
+    munmap(old.shared, sizeof(*old.shared));
+    closer.since_msec = closer_now_msec();
+    closer_pass_on(old.pipe[0]);
+    close(old.pipe[1]);
+}
+
+static void closer_look_after_worker(void)
+{
+    unsigned done = __atomic_load_n(&closer.shared->done, __ATOMIC_ACQUIRE);
+    long long now = closer_now_msec();
+
+    if (done == closer.asked || done != closer.seen) {
+        closer.seen = done;
+        closer.since_msec = now;
+    } else if (now - closer.since_msec > CLOSER_PATIENCE_MSEC) {
+        closer_replace_worker();
+    }
+}
+
+void closer_close(int fd)
+{
+    if (!closer.watcher || (!closer.worker && closer_start_worker() < 0)) {
+        close(fd);
+        return;
+    }
+    closer_look_after_worker();
+    if (write(closer.pipe[1], &fd, sizeof(fd)) == sizeof(fd))
+        closer.asked++;
+    /* else thousands wait before it: rather one open file too many than to wait as well */
+}
+
+void closer_reaped(pid_t pid)
+{
+    if (pid == closer.watcher) {
+        closer.watcher = 0;
+        for (int i = 0; i < 2; i++)
+            if (closer.watched[i] >= 0)
+                close(closer.watched[i]);
+        closer_start_watcher();
+    } else if (pid == closer.worker) {
+        struct closer old = closer;
+
+        closer.worker = 0;
+        munmap(old.shared, sizeof(*old.shared));
+        closer_pass_on(old.pipe[0]);
+        close(old.pipe[0]);
+        close(old.pipe[1]);
+    }
+}
+
+int closer_take_back(void)
+{
+    long long until = closer_now_msec() + CLOSER_PATIENCE_MSEC;
+    struct timespec moment = {.tv_nsec = 100 * 1000};
+    int fd;
+
+    if (!closer.worker)
+        return -1;
+    if (read(closer.pipe[0], &fd, sizeof(fd)) == sizeof(fd)) {
+        closer.asked--;
+        return fd;
+    }
+    /* the one that it has taken is not in the table any more when it hangs */
+    while (__atomic_load_n(&closer.shared->done, __ATOMIC_ACQUIRE) != closer.asked &&
+           closer_now_msec() < until)
+        nanosleep(&moment, NULL);
+    return -1;
+}
+
+void closer_close_all(int patience_msec)
+{
+    long long until = closer_now_msec() + patience_msec;
+    struct timespec moment = {.tv_nsec = 100 * 1000};
+
+    closer_n_done = closer_share(sizeof(*closer_n_done));
+    if (!closer.watcher || !closer_n_done)
+        return; /* the end of the process does it */
+    closer_close_files();
+    while (__atomic_load_n(closer_n_done, __ATOMIC_ACQUIRE) < closer_n_mounts &&
+           closer_now_msec() < until)
+        nanosleep(&moment, NULL);
+}
