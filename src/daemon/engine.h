@@ -68,6 +68,7 @@ struct Engine {
     guint ops;                  /* under way */
     GQueue waiting_for_release; /* of Acquire, see acquire.c */
     guint64 next_id;            /* of handover.c */
+    gboolean unkept;            /* of handover.c: there may be leases that have to be kept again */
     guint64 epoch;              /* counts releases and commits */
     struct Metrics *metrics;
     /* Goes on with a connection of an earlier daemon that the owner's leases last with; takes the

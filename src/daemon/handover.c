@@ -122,31 +122,90 @@ static void handover_keep_owner(Engine *engine, Owner *owner, GString *out)
     owner->id = handover_new_id(engine);
     if (pidfd >= 0) {
         owner->pidfd_name = vault_new_name(vault);
-        vault_store(vault, owner->pidfd_name, pidfd);
+        /* without it the next daemon knows the process by its pid and when it was started */
+        if (!vault_store(vault, owner->pidfd_name, pidfd))
+            g_clear_pointer(&owner->pidfd_name, g_free);
     }
     handover_put_owner(out, owner);
 }
 
-static void handover_keep_part(Vault *vault, LeasePart *part)
+static void handover_remove_fds(Vault *vault, const char *fd_names)
+{
+    g_auto(GStrv) names = g_strsplit(fd_names, ",", -1);
+
+    for (char **name = names; *name; name++)
+        if (**name)
+            vault_remove(vault, *name);
+}
+
+static gboolean handover_keep_part(Vault *vault, LeasePart *part)
 {
     GString *names = g_string_new(NULL);
 
     for (unsigned i = 0; i < part->saved->n_fds; i++) {
         g_autofree char *name = vault_new_name(vault);
 
-        vault_store(vault, name, part->saved->fds[i]);
+        if (!vault_store(vault, name, part->saved->fds[i])) {
+            handover_remove_fds(vault, names->str);
+            g_string_free(names, TRUE);
+            return FALSE;
+        }
         g_string_append_printf(names, "%s%s", i ? "," : "", name);
     }
     part->fd_names = g_string_free(names, FALSE);
     part->saved_bytes = handover_hex(part->saved);
     g_clear_pointer(&part->saved, g_free);
+    return TRUE;
+}
+
+static void handover_keep_lease(Engine *engine, Lease *lease, GString *out)
+{
+    handover_keep_owner(engine, lease->owner, out);
+    for (guint i = 0; i < lease->parts->len; i++) {
+        LeasePart *part = g_ptr_array_index(lease->parts, i);
+
+        if (part->fd_names || handover_keep_part(engine->vault, part))
+            continue;
+        engine->unkept = TRUE;
+        g_critical("the lock of %s, held by VM %s (pid %d), cannot be handed to the supervisor: no "
+                   "descriptor is free, raise the limit of open files; it is tried again with the "
+                   "next lease, until then the lock will not survive this process",
+                   part->resource.key, lease->owner->name ? lease->owner->name : "?",
+                   (int)lease->owner->pid);
+        return;
+    }
+    lease->id = handover_new_id(engine);
+    handover_put_lease(out, lease);
+}
+
+static void handover_nothing(void *data)
+{
+    (void)data;
+}
+
+/* Once more those that could not be kept. */
+static void handover_keep_rest(Engine *engine)
+{
+    g_autoptr(GPtrArray) leases = table_list(engine->table);
+    g_autoptr(GString) out = g_string_new(NULL);
+
+    engine->unkept = FALSE;
+    for (guint i = 0; !engine->unkept && i < leases->len; i++) {
+        Lease *lease = g_ptr_array_index(leases, i);
+
+        if (!lease->id && lease->state == LEASE_HELD && handover_survives(lease))
+            handover_keep_lease(engine, lease, out);
+    }
+    vault_commit(engine->vault, out->str, out->len, handover_nothing, NULL);
 }
 
 gboolean handover_is_complete(Engine *engine)
 {
     if (vault_kind(engine->vault) != VAULT_NONE && !vault_ledger_is_whole(engine->vault))
         handover_rewrite(engine); /* there may be room again */
-    return vault_ledger_is_whole(engine->vault);
+    if (vault_kind(engine->vault) != VAULT_NONE && engine->unkept)
+        handover_keep_rest(engine);
+    return vault_ledger_is_whole(engine->vault) && !engine->unkept;
 }
 
 void handover_keep(Engine *engine, GPtrArray *leases, void (*done)(void *data), void *data)
@@ -163,20 +222,10 @@ void handover_keep(Engine *engine, GPtrArray *leases, void (*done)(void *data), 
     for (guint i = 0; i < leases->len; i++) {
         Lease *lease = g_ptr_array_index(leases, i);
 
-        if (lease->id || !handover_survives(lease))
-            continue;
-        handover_keep_owner(engine, lease->owner, out);
-        lease->id = handover_new_id(engine);
-        for (guint k = 0; k < lease->parts->len; k++)
-            handover_keep_part(vault, g_ptr_array_index(lease->parts, k));
-        handover_put_lease(out, lease);
+        if (!lease->id && handover_survives(lease))
+            handover_keep_lease(engine, lease, out);
     }
     vault_commit(vault, out->str, out->len, done, data);
-}
-
-static void handover_nothing(void *data)
-{
-    (void)data;
 }
 
 static void handover_update_owner(Engine *engine, const Owner *owner)
@@ -198,7 +247,11 @@ char *handover_keep_connection(Engine *engine, Owner *owner, int fd)
     if (vault_kind(engine->vault) == VAULT_NONE)
         return NULL;
     name = vault_new_name(engine->vault);
-    vault_store(engine->vault, name, fd);
+    if (!vault_store(engine->vault, name, fd)) {
+        g_critical("a connection that leases last with cannot be handed to the supervisor: no "
+                   "descriptor is free, raise the limit of open files");
+        return NULL;
+    }
     if (!owner->conn_names)
         owner->conn_names = g_ptr_array_new_with_free_func(g_free);
     g_ptr_array_add(owner->conn_names, g_strdup(name));
@@ -244,25 +297,15 @@ void handover_rewrite(Engine *engine)
     vault_rewrite(engine->vault, out->str, out->len);
 }
 
-static void handover_remove_fds(Vault *vault, const char *fd_names)
-{
-    g_auto(GStrv) names = g_strsplit(fd_names, ",", -1);
-
-    for (char **name = names; *name; name++)
-        if (**name)
-            vault_remove(vault, *name);
-}
-
 void handover_forget_lease(Engine *engine, Lease *lease)
 {
-    g_autoptr(GString) out = NULL;
+    g_autoptr(GString) out = g_string_new(NULL);
 
-    if (!lease->id)
-        return;
-    out = g_string_new(NULL);
     /* first the facts: descriptors without facts are dropped, facts without descriptors alarm */
-    ledger_put_free(out, lease->id);
-    vault_write(engine->vault, out->str, out->len);
+    if (lease->id) {
+        ledger_put_free(out, lease->id);
+        vault_write(engine->vault, out->str, out->len);
+    }
     for (guint i = 0; i < lease->parts->len; i++) {
         const LeasePart *part = g_ptr_array_index(lease->parts, i);
 

@@ -242,29 +242,34 @@ static int vault_on_socket(sd_event_source *source, int fd, uint32_t events, voi
     return 0;
 }
 
-static void vault_post(Vault *vault, const char *text, int fd)
+static gboolean vault_post(Vault *vault, const char *text, int fd)
 {
     VaultMessage *message;
-    int r = -EAGAIN;
+    int r = -EAGAIN, copy = -1;
 
     if (vault->kind == VAULT_NONE)
-        return;
-    vault->queued++;
+        return TRUE;
     if (g_queue_is_empty(&vault->messages))
         r = vault_send(vault, text, fd);
     if (r == 0) {
+        vault->queued++;
         vault->sent++;
-        return;
+        return TRUE;
     }
     if (!vault_is_busy(r)) {
         vault_lost(vault, r);
-        return;
+        return TRUE;
     }
+    /* a copy, for a lease may be released before the message can be sent */
+    if (fd >= 0 && (copy = fcntl(fd, F_DUPFD_CLOEXEC, 3)) < 0)
+        return FALSE;
+    vault->queued++;
     message = g_new0(VaultMessage, 1);
     message->text = g_strdup(text);
-    message->fd = fd >= 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 3) : -1;
+    message->fd = copy;
     g_queue_push_tail(&vault->messages, message);
     sd_event_source_set_io_events(vault->source, EPOLLOUT);
+    return TRUE;
 }
 
 /* systemd's names are marked, so that they are told from those of socket units. */
@@ -273,14 +278,23 @@ static const char *vault_mark(const Vault *vault)
     return vault->kind == VAULT_SYSTEMD ? "hf-" : "";
 }
 
-void vault_store(Vault *vault, const char *name, int fd)
+static void vault_forget_name(Vault *vault, const char *name)
+{
+    if (g_hash_table_remove(vault->names, name))
+        g_queue_push_tail(&vault->free_names, g_strdup(name));
+}
+
+gboolean vault_store(Vault *vault, const char *name, int fd)
 {
     char text[128];
 
     g_hash_table_add(vault->names, g_strdup(name));
     /* without FDPOLL=0 systemd drops a pidfd as soon as its process has ended */
     g_snprintf(text, sizeof(text), "FDSTORE=1\nFDPOLL=0\nFDNAME=%s%s\n", vault_mark(vault), name);
-    vault_post(vault, text, fd);
+    if (vault_post(vault, text, fd))
+        return TRUE;
+    vault_forget_name(vault, name);
+    return FALSE;
 }
 
 void vault_remove(Vault *vault, const char *name)
@@ -289,8 +303,7 @@ void vault_remove(Vault *vault, const char *name)
 
     g_snprintf(text, sizeof(text), "FDSTOREREMOVE=1\nFDNAME=%s%s\n", vault_mark(vault), name);
     vault_post(vault, text, -1);
-    if (g_hash_table_remove(vault->names, name))
-        g_queue_push_tail(&vault->free_names, g_strdup(name));
+    vault_forget_name(vault, name);
 }
 
 void vault_ready(Vault *vault)

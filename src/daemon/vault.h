@@ -46,8 +46,9 @@ GPtrArray *vault_untaken(Vault *vault);
 
 /* A name that is not in use; a new string. */
 char *vault_new_name(Vault *vault);
-/* Stores a copy of the descriptor. */
-void vault_store(Vault *vault, const char *name, int fd);
+/* Stores a copy of the descriptor. FALSE if that needs a descriptor of ours just now and there is
+ * none: then nothing was stored, and the name may be used again. */
+gboolean vault_store(Vault *vault, const char *name, int fd);
 /* Removes what is stored under the name, which may then be used again. */
 void vault_remove(Vault *vault, const char *name);
 
