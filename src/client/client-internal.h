@@ -146,6 +146,11 @@ void hfc_events_clear(hfc_events *events);
  */
 struct json_object *hfc_call(hf_client *client, const char *command, struct json_object *arguments,
                              hf_error **ret_error);
+/* In commands.c. A release was repeated, and something that it names is not held: the first try may
+ * have released all, or have come to its end for some only, and the daemon releases all or nothing.
+ * So what is left of several is released one by one. The reply to the whole, or NULL. */
+struct json_object *hfc_release_rest(hf_client *client, struct json_object *arguments,
+                                     hf_error **ret_error);
 /* HF_ERR_CONNECTION: the daemon answered `command` with something that is no answer to it. */
 int hfc_bad_reply(const hf_client *client, const char *command, const char *what,
                   hf_error **ret_error);

@@ -372,26 +372,24 @@ static void client_note_subscription(hf_client *client, const char *command,
 }
 
 /* The error in the reply, or, rarely, what is as good as success. */
-static struct json_object *client_refusal(hf_client *client, const char *command,
-                                          struct json_object *reply, int losses,
-                                          hf_error **ret_error)
+static struct json_object *client_refusal(hf_client *client, const client_request *request,
+                                          struct json_object *arguments, struct json_object *reply,
+                                          int losses, hf_error **ret_error)
 {
-    struct json_object *error = NULL, *value;
+    struct json_object *error = NULL;
     const char *name;
 
     if (!json_object_object_get_ex(reply, "error", &error) ||
         !json_object_is_type(error, json_type_object)) {
-        hfc_bad_reply(client, command, "it has neither \"return\" nor \"error\"", ret_error);
+        hfc_bad_reply(client, request->command, "it has neither \"return\" nor \"error\"",
+                      ret_error);
         return NULL;
     }
     name = hfc_get_string(error, "class");
-    /* The release whose reply got lost has released: repeated, it finds nothing. */
-    if (losses > 0 && name && strcmp(name, "NotHeld") == 0 && strcmp(command, "release") == 0) {
-        value = json_tokener_parse("{\"released\":0}");
-        if (!value)
-            hfc_no_memory(ret_error);
-        return value;
-    }
+    /* The release whose reply got lost may have released: repeated, it finds nothing. */
+    if (losses > 0 && name && strcmp(name, "NotHeld") == 0 &&
+        strcmp(request->command, "release") == 0)
+        return hfc_release_rest(client, arguments, ret_error);
     hfc_error_from_reply(ret_error, error);
     return NULL;
 }
@@ -414,7 +412,7 @@ struct json_object *hfc_call(hf_client *client, const char *command, struct json
         json_object_get(value);
         client_note_subscription(client, command, arguments);
     } else {
-        value = client_refusal(client, command, reply, losses, ret_error);
+        value = client_refusal(client, &request, arguments, reply, losses, ret_error);
     }
     json_object_put(reply);
     return value;

@@ -95,6 +95,91 @@ char *hf_query_metrics(hf_client *client, hf_error **ret_error)
     return commands_text(hfc_call(client, "query-metrics", NULL, ret_error), ret_error);
 }
 
+/* One of the things that a release names, in a request of its own. */
+static struct json_object *commands_release_of(struct json_object *arguments, const char *kind,
+                                               struct json_object *item)
+{
+    struct json_object *one = json_object_new_object(), *list = json_object_new_array();
+    struct json_object *value = NULL;
+
+    if (list && json_object_array_add(list, json_object_get(item)) < 0) {
+        json_object_put(item);
+        json_object_put(list);
+        list = NULL;
+    }
+    if (!one || !hfc_add(one, kind, list) ||
+        (json_object_object_get_ex(arguments, "owner", &value) &&
+         !hfc_add(one, "owner", json_object_get(value))) ||
+        (json_object_object_get_ex(arguments, "timeout", &value) &&
+         !hfc_add(one, "timeout", json_object_get(value)))) {
+        json_object_put(one);
+        return NULL;
+    }
+    return one;
+}
+
+/* How many leases that has released, 0 if it was free already; -1 if it failed. */
+static int64_t commands_release_one(hf_client *client, struct json_object *one,
+                                    hf_error **ret_error)
+{
+    struct json_object *reply, *value = NULL;
+    hf_error *error = NULL;
+    int64_t released = 0;
+
+    if (!one) {
+        hfc_no_memory(ret_error);
+        return -1;
+    }
+    reply = hfc_call(client, "release", one, &error);
+    json_object_put(one);
+    if (reply) {
+        if (json_object_object_get_ex(reply, "released", &value))
+            released = json_object_get_int64(value);
+        json_object_put(reply);
+        return released;
+    }
+    if (hf_error_code(error) == HF_ERR_NOT_HELD) {
+        hf_error_free(error);
+        return 0;
+    }
+    hfc_error_hand_over(ret_error, error);
+    return -1;
+}
+
+struct json_object *hfc_release_rest(hf_client *client, struct json_object *arguments,
+                                     hf_error **ret_error)
+{
+    static const char *const kinds[] = {"disks", "leases"};
+    struct json_object *lists[2] = {NULL, NULL}, *result;
+    size_t named = 0;
+    int64_t released = 0;
+
+    for (size_t k = 0; k < 2; k++)
+        if (json_object_object_get_ex(arguments, kinds[k], &lists[k]) &&
+            json_object_is_type(lists[k], json_type_array))
+            named += json_object_array_length(lists[k]);
+        else
+            lists[k] = NULL;
+    for (size_t k = 0; named > 1 && k < 2; k++)
+        for (size_t i = 0; lists[k] && i < json_object_array_length(lists[k]); i++) {
+            int64_t more = commands_release_one(
+                client,
+                commands_release_of(arguments, kinds[k], json_object_array_get_idx(lists[k], i)),
+                ret_error);
+
+            if (more < 0)
+                return NULL;
+            released += more;
+        }
+    result = json_object_new_object();
+    if (!result || !hfc_add(result, "released", json_object_new_int64(released))) {
+        json_object_put(result);
+        hfc_no_memory(ret_error);
+        return NULL;
+    }
+    return result;
+}
+
 /* `text` as an object: strict JSON, nothing before or behind it. */
 static struct json_object *commands_parse(const char *text)
 {

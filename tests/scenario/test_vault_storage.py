@@ -9,6 +9,7 @@ import os
 import signal
 import time
 import uuid as uuids
+from contextlib import suppress
 from pathlib import Path
 
 import native
@@ -251,11 +252,18 @@ def test_program_that_ends_at_once(start_daemon, slow, copied, vm, image, workdi
         slow.close()
 
 
+def name_of(pid):
+    """A process's name, "" if there is none."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text("utf-8", "replace").strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def closers(pid):
     """The processes that close files for that one."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()
-    return {int(child) for child in children
-            if Path(f"/proc/{child}/comm").read_text("ascii") == "holdfast-closer\n"}
+    return {int(child) for child in children if name_of(child) == "holdfast-closer"}
 
 
 def test_closers_are_replaced(daemon, held, slow, vm, image, new_image):
@@ -268,7 +276,8 @@ def test_closers_are_replaced(daemon, held, slow, vm, image, new_image):
                 client.release(vm, other)
             before = wait_until(lambda pid=pid: closers(pid), "them to be there")
             for closer in before:
-                os.kill(closer, signal.SIGKILL)
+                with suppress(ProcessLookupError):
+                    os.kill(closer, signal.SIGKILL)
             wait_until(lambda pid=pid, before=before: closers(pid) - before, "others to be there")
     slow.hang()
     daemon.crash()
@@ -280,24 +289,23 @@ def test_closers_are_replaced(daemon, held, slow, vm, image, new_image):
 @pytest.mark.usefixtures("held")
 def test_closers_end(daemon, slow):
     """Nothing is left when the storage answers."""
-    def all_closers():
-        return {int(path.parent.name) for path in Path("/proc").glob("[0-9]*/comm")
-                if comm(path) == "holdfast-closer"}
+    mount = os.readlink(f"/proc/{daemon.pid}/ns/mnt")
 
-    def comm(path):
+    def mine():
+        return [path.parent.name for path in Path("/proc").glob("[0-9]*/ns")
+                if name_of(path.parent.name) == "holdfast-closer" and in_mounts(path / "mnt")]
+
+    def in_mounts(path):
         try:
-            return path.read_text("ascii").strip()
-        except (OSError, UnicodeDecodeError):
-            return ""
-    mine = closers(daemon.pid) | closers(daemon.daemon_pid)
+            return os.readlink(path) == mount
+        except OSError:
+            return False
     slow.hang()
     daemon.crash()
-    mine |= closers(daemon.daemon_pid)
-    before = all_closers()
-    assert mine & before
+    assert mine()
     assert daemon.stop() == 0
     slow.close()
-    wait_until(lambda: not any(is_alive(pid) for pid in mine), "them to end")
+    wait_until(lambda: not mine(), "them to end")
 
 
 def test_rpc_release(daemon, slow, vm):

@@ -156,6 +156,45 @@ static void test_release_repeated(void)
     g_assert_cmpint(hf_release(client, request, NULL), ==, HF_ERR_NOT_HELD);
 }
 
+/* The first try is lost when it has released the first of three things. */
+static gboolean script_partly_released(Server *server, int fd, int index)
+{
+    const char *line;
+
+    send_line(fd, GREETING);
+    if (index == 0) {
+        get_line(server, fd);
+        return TRUE;
+    }
+    while ((line = get_line(server, fd)))
+        if (strstr(line, "/a"))
+            reply_to(fd, line, "error", "{\"class\":\"NotHeld\",\"desc\":\"not held\"}");
+        else
+            reply_to(fd, line, "return", "{\"released\":1}");
+    return FALSE;
+}
+
+static void test_release_partly_repeated(void)
+{
+    g_autoptr(Server) server = server_start(script_partly_released);
+    g_autoptr(hf_client) client = must_connect(server);
+    g_autoptr(hf_request) request = hf_request_new(1);
+
+    hf_request_add_disk(request, "/a", HF_MODE_EXCLUSIVE);
+    hf_request_add_disk(request, "/b", HF_MODE_EXCLUSIVE);
+    hf_request_add_lease(request, "/l", "k", HF_MODE_EXCLUSIVE);
+    g_assert_cmpint(hf_release(client, request, NULL), ==, 0);
+    g_clear_pointer(&client, hf_disconnect);
+    server_join(server);
+    g_assert_cmpuint(server->lines->len, ==, 5);
+    g_assert_cmpstr(server->lines->pdata[3], ==,
+                    "{\"execute\":\"release\",\"arguments\":{\"disks\":[{\"path\":\"/b\"}],"
+                    "\"owner\":{\"pid\":1}},\"id\":3}");
+    g_assert_cmpstr(server->lines->pdata[4], ==,
+                    "{\"execute\":\"release\",\"arguments\":{\"leases\":[{\"lockspace\":\"/l\","
+                    "\"key\":\"k\"}],\"owner\":{\"pid\":1}},\"id\":4}");
+}
+
 static const char *leases_reply; /* what script_bad_leases returns */
 
 static gboolean script_bad_leases(Server *server, int fd, int index G_GNUC_UNUSED)
@@ -206,6 +245,7 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_DFL);
 
     g_test_add_func("/client/lost/release", test_release_repeated);
+    g_test_add_func("/client/lost/release-partly", test_release_partly_repeated);
     g_test_add_func("/client/acquire", test_acquire);
     g_test_add_func("/client/request/own-pid", test_request_own_pid);
     g_test_add_func("/client/request/bad", test_request_bad);
