@@ -55,6 +55,12 @@ struct Conn {
 
 /* Returns 0 or a negative errno. */
 int conn_set_new(sd_event *event, ConnSet **ret_set);
+/* Sleeps until something is ready, or so long at most; -1 is for ever. Returns what is, or-ed: */
+int conn_set_wait(ConnSet *set, int timeout_msec);
+#define CONN_READY 1      /* connections, see conn_set_serve() */
+#define CONN_LOOP_READY 2 /* sources of the event loop that the set was made with */
+/* Deals with the connections that conn_set_wait() has found. */
+void conn_set_serve(ConnSet *set);
 /* Closes all connections. */
 void conn_set_free(ConnSet *set);
 /* The one that was opened last. */

@@ -70,6 +70,7 @@ static gboolean engine_drain(Engine *engine)
 {
     gint64 until = g_get_monotonic_time() + ENGINE_LANE_PATIENCE_USEC;
 
+    lane_hub_end_here(engine->lanes);
     while (engine->ops > 0) {
         if (lane_hub_poll(engine->lanes))
             continue;

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* See lane.h. The only file of the daemon with a mutex: it guards queues, and nobody waits for
- * anything else while holding it. */
-#include "lane.h"
+/* See lane.h. The only mutex of the daemon is here (and used in lane-helm.c): it guards queues, and
+ * nobody waits for anything else while holding it. */
+#include "lane-private.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <sched.h>
 #include <stdint.h>
 #include <sys/eventfd.h>
@@ -23,40 +22,12 @@
  * us. */
 #define LANE_LINGER_USEC 40
 
-struct LaneHub {
-    sd_event_source *source;
-    int eventfd;
-    guint max_running;
-    GHashTable *lanes;   /* name -> Lane; main thread only */
-    gboolean may_linger; /* there is more than one processor; never changes */
-    guint waiting;    /* jobs that no thread has taken; written with the lock held, read without */
-    guint n_finished; /* the same for results */
-
-    pthread_mutex_t lock; /* of all below, and of the lanes' queues */
-    pthread_cond_t work;
-    pthread_cond_t ended; /* a thread has ended */
-    GQueue runnable;      /* of Lane: something waits and may run */
-    GQueue finished;      /* of LaneJob */
-    guint threads;
-    guint idle;
-    guint signalled; /* idle threads that have been told to look for work */
-    guint lookers;   /* threads that look for a job before they sleep */
-    gboolean awake;  /* the main thread lingers: no need to wake it */
-    gboolean quit;
-};
-
-struct Lane {
-    LaneHub *hub;
-    char *name;
-    guint refs;       /* main thread only */
-    GQueue under_way; /* of LaneJob, oldest first; main thread only */
-
-    GQueue waiting; /* of LaneJob; these four are guarded by the hub's lock */
-    guint running;
-    guint promised; /* threads that are on their way to a waiting job */
-    gboolean is_runnable;
-    GList link; /* in the hub's runnable lanes */
-};
+/* Storage that takes no longer than this for a lock answers from memory: on local file systems it
+ * is 5 to 50 us. */
+#define LANE_QUICK_USEC 100
+#define LANE_QUICK_ITEMS 32
+/* Their names are remembered, which is all that is kept of a lane without jobs. */
+#define LANE_MAX_QUICK 1024
 
 /* ---- in threads, with the hub's lock held ---------------------------------------------- */
 
@@ -89,7 +60,7 @@ static LaneJob *lane_take(LaneHub *hub)
     return job;
 }
 
-static void lane_finish(LaneHub *hub, LaneJob *job)
+void lane_finish(LaneHub *hub, LaneJob *job)
 {
     static const uint64_t one = 1;
 
@@ -113,7 +84,7 @@ static void lane_look(LaneHub *hub)
 }
 
 /* Waits for a job; NULL when the thread should end. */
-static LaneJob *lane_wait(LaneHub *hub)
+static LaneJob *lane_wait(LaneHub *hub, gboolean forever)
 {
     LaneJob *job = lane_take(hub);
     struct timespec until;
@@ -131,7 +102,10 @@ static LaneJob *lane_wait(LaneHub *hub)
     until.tv_sec += LANE_IDLE_SECONDS;
     hub->idle++;
     while (!job && !hub->quit && r == 0) {
-        r = pthread_cond_timedwait(&hub->work, &hub->lock, &until);
+        if (forever)
+            pthread_cond_wait(&hub->work, &hub->lock);
+        else
+            r = pthread_cond_timedwait(&hub->work, &hub->lock, &until);
         if (hub->signalled > 0)
             hub->signalled--;
         job = lane_take(hub);
@@ -140,27 +114,42 @@ static LaneJob *lane_wait(LaneHub *hub)
     return job;
 }
 
-static void *lane_thread(void *data)
+void lane_returned(LaneHub *hub, LaneJob *job)
 {
-    LaneHub *hub = data;
+    job->lane->running--;
+    lane_offer(job->lane);
+    lane_finish(hub, job); /* from here on the job is the main thread's, and so is its lane */
+}
+
+void lane_serve(LaneHub *hub, gboolean forever)
+{
     LaneJob *job;
 
-    pthread_mutex_lock(&hub->lock);
-    while ((job = lane_wait(hub))) {
+    while ((job = lane_wait(hub, forever))) {
+        gint64 begin;
+
         pthread_mutex_unlock(&hub->lock);
+        begin = g_get_monotonic_time();
         job->run(job);
+        job->took_usec = g_get_monotonic_time() - begin;
         pthread_mutex_lock(&hub->lock);
-        job->lane->running--;
-        lane_offer(job->lane);
-        lane_finish(hub, job); /* from here on the job is the main thread's, and so is its lane */
+        lane_returned(hub, job);
     }
     hub->threads--;
     pthread_cond_signal(&hub->ended);
+}
+
+static void *lane_thread(void *data)
+{
+    LaneHub *hub = data;
+
+    pthread_mutex_lock(&hub->lock);
+    lane_serve(hub, FALSE);
     pthread_mutex_unlock(&hub->lock);
     return NULL;
 }
 
-static gboolean lane_start_thread(LaneHub *hub)
+gboolean lane_start_thread(LaneHub *hub, void *(*start)(void *data))
 {
     pthread_attr_t attr;
     pthread_t thread;
@@ -169,11 +158,17 @@ static gboolean lane_start_thread(LaneHub *hub)
     pthread_attr_init(&attr);
     pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
     pthread_attr_setstacksize(&attr, LANE_STACK_BYTES);
-    r = pthread_create(&thread, &attr, lane_thread, hub);
+    r = pthread_create(&thread, &attr, start, hub);
     pthread_attr_destroy(&attr);
-    if (r == 0)
-        hub->threads++;
     return r == 0;
+}
+
+static gboolean lane_add_thread(LaneHub *hub)
+{
+    if (hub->threads >= LANE_MAX_THREADS || !lane_start_thread(hub, lane_thread))
+        return FALSE;
+    hub->threads++;
+    return TRUE;
 }
 
 /* ---- in the main thread ---------------------------------------------------------------- */
@@ -187,14 +182,27 @@ static gboolean lane_wants_thread(const Lane *lane)
 
 void lane_submit(Lane *lane, LaneJob *job)
 {
-    LaneHub *hub = lane->hub;
-    gboolean wake = FALSE;
+    gboolean here;
 
     job->lane = lane;
     job->submitted_usec = g_get_real_time();
     job->not_run = FALSE;
+    job->took_usec = 0;
     job->link.data = job->journal.data = job;
+    here = helm_takes(lane, job);
     g_queue_push_tail_link(&lane->under_way, &job->journal);
+    if (here) {
+        lane->here++;
+        g_queue_push_tail_link(&lane->hub->here, &job->link);
+    } else {
+        lane_submit_to_thread(lane, job);
+    }
+}
+
+void lane_submit_to_thread(Lane *lane, LaneJob *job)
+{
+    LaneHub *hub = lane->hub;
+    gboolean wake = FALSE;
 
     pthread_mutex_lock(&hub->lock);
     g_queue_push_tail_link(&lane->waiting, &job->link);
@@ -206,7 +214,7 @@ void lane_submit(Lane *lane, LaneJob *job)
             wake = FALSE; /* the one that looks will see it by itself */
         else if (hub->idle > hub->signalled)
             wake = TRUE;
-        else if (hub->threads >= LANE_MAX_THREADS || !lane_start_thread(hub))
+        else if (!lane_add_thread(hub))
             lane->promised--;
         hub->signalled += wake ? 1 : 0;
     }
@@ -236,6 +244,7 @@ LaneState lane_state(Lane *lane)
     state.queued = g_queue_get_length(&lane->waiting);
     state.running = lane->running;
     pthread_mutex_unlock(&lane->hub->lock);
+    state.queued += lane->here;
     if (lane->under_way.head) {
         const LaneJob *oldest = lane->under_way.head->data;
 
@@ -253,6 +262,24 @@ void lane_hub_threads(LaneHub *hub, guint *ret_threads, guint *ret_idle)
     pthread_mutex_unlock(&hub->lock);
 }
 
+void lane_judge(LaneHub *hub, const LaneJob *job)
+{
+    const char *name = job->lane->name;
+    gboolean quick =
+        !job->not_run &&
+        job->took_usec <= LANE_QUICK_USEC * (gint64)CLAMP(job->items, 1, LANE_QUICK_ITEMS);
+
+    if (quick == g_hash_table_contains(hub->quick, name))
+        return;
+    if (!quick) {
+        g_hash_table_remove(hub->quick, name);
+        return;
+    }
+    if (g_hash_table_size(hub->quick) >= LANE_MAX_QUICK)
+        g_hash_table_remove_all(hub->quick); /* each is found again by its next job */
+    g_hash_table_add(hub->quick, g_strdup(name));
+}
+
 static void lane_deal_with_finished(LaneHub *hub)
 {
     GQueue finished;
@@ -267,6 +294,7 @@ static void lane_deal_with_finished(LaneHub *hub)
         LaneJob *job = link->data;
 
         g_queue_unlink(&job->lane->under_way, &job->journal);
+        lane_judge(hub, job);
         job->done(job);
     }
 }
@@ -317,11 +345,13 @@ int lane_hub_new(sd_event *event, guint max_running, LaneHub **ret_hub)
     /* with one processor, who looks keeps the other from what he looks for */
     hub->may_linger = sysconf(_SC_NPROCESSORS_ONLN) > 1;
     hub->lanes = g_hash_table_new(g_str_hash, g_str_equal);
+    hub->quick = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     pthread_mutex_init(&hub->lock, NULL);
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&hub->work, &attr);
     pthread_cond_init(&hub->ended, &attr);
+    helm_init(&hub->helm, &attr);
     pthread_condattr_destroy(&attr);
     *ret_hub = hub;
     return 0;
@@ -337,7 +367,8 @@ gboolean lane_hub_free(LaneHub *hub, guint64 timeout_usec)
     pthread_mutex_lock(&hub->lock);
     hub->quit = TRUE;
     pthread_cond_broadcast(&hub->work);
-    while (hub->threads > 0 && r == 0)
+    pthread_cond_broadcast(&hub->helm.left);
+    while ((hub->threads > 0 || hub->helm.has_stand_in) && r == 0)
         r = pthread_cond_timedwait(&hub->ended, &hub->lock, &until);
     pthread_mutex_unlock(&hub->lock);
     if (r != 0)
@@ -349,6 +380,8 @@ gboolean lane_hub_free(LaneHub *hub, guint64 timeout_usec)
     pthread_mutex_destroy(&hub->lock);
     pthread_cond_destroy(&hub->work);
     pthread_cond_destroy(&hub->ended);
+    helm_clear(&hub->helm);
+    g_hash_table_unref(hub->quick);
     g_free(hub);
     return TRUE;
 }

@@ -39,6 +39,9 @@
 /* How long the closing of files is waited for at the end; storage that hangs would take for ever.
  */
 #define DAEMON_CLOSE_MSEC 2000
+/* sd-event is asked at least so often while there is work. A request's own deadline may pass 50 ms
+ * late anyway. */
+#define DAEMON_ASK_MSEC 10
 /* To be woken from sleep costs 10 to 50 us on a virtual machine: that long it is worth to look. */
 #define DAEMON_LINGER_USEC 50
 
@@ -274,36 +277,91 @@ static int daemon_claim_pid_file(Daemon *self)
     return r;
 }
 
-/* Handles whatever there is, then looks for more for a moment before it sleeps: a client's next
- * request, a lane's result mostly follow within microseconds, and to sleep and be woken up costs
- * more than all that is to be done for them. Without anything to do it sleeps.
- *
- * Returns the exit code or a negative errno. */
-static int daemon_loop(Daemon *self)
+/* One look for something to do: sleeps for it if there is nothing. Returns what conn_set_wait()
+ * does, with CONN_LOOP_READY also when sd-event has to be asked before it may be slept for ever. */
+static int daemon_sleep(Daemon *self, gboolean asked)
 {
     LaneHub *lanes = self->engine->lanes;
-    gint64 until = 0;
-    int code = 0, r = 0;
+    int ready = 0;
+
+    lane_hub_set_awake(lanes, FALSE);
+    if (!lane_hub_poll(lanes)) {
+        ready = conn_set_wait(self->conns, asked ? -1 : DAEMON_ASK_MSEC);
+        ready = ready ? ready : CONN_LOOP_READY;
+    }
+    lane_hub_set_awake(lanes, TRUE);
+    return ready;
+}
+
+/* Deals with whatever there is, and sleeps when there is nothing. Connections come first, and come
+ * often; sd-event, which has all else, costs several system calls each time it is asked. So it is
+ * asked when its descriptor says so, and every few milliseconds while there is work: the timers
+ * that requests set are armed then, and relative ones count from then. While a lane's thread has
+ * something to do its result is looked for for a moment: to be woken up by it would take longer.
+ *
+ * Returns FALSE if another thread goes on with it; otherwise it has ended with *ret_code, an exit
+ * code or a negative errno. */
+static gboolean daemon_loop(Daemon *self, int *ret_code)
+{
+    LaneHub *lanes = self->engine->lanes;
+    gint64 until = 0, asked_at = 0;
+    gboolean asked = FALSE; /* sd-event knows all that has been done */
+    int code = 0, r = 0, ready = CONN_LOOP_READY;
 
     while (r >= 0 && sd_event_get_state(self->event) != SD_EVENT_FINISHED) {
-        r = sd_event_run(self->event, 0);
-        if (lane_hub_poll(lanes) || r > 0) {
-            until = g_get_monotonic_time() + DAEMON_LINGER_USEC;
-        } else if (g_get_monotonic_time() < until) {
-            sched_yield(); /* the client may be waiting for this very processor */
+        gint64 now = g_get_monotonic_time();
+        LaneHere here;
+
+        if ((ready & CONN_LOOP_READY) ||
+            now - asked_at > DAEMON_ASK_MSEC * G_TIME_SPAN_MILLISECOND) {
+            r = sd_event_run(self->event, 0);
+            asked_at = now;
+            asked = r == 0;
+        }
+        if (ready & CONN_READY) {
+            conn_set_serve(self->conns);
+            asked = FALSE;
+        }
+        here = lane_hub_run_here(lanes);
+        if (here == LANE_LOST)
+            return FALSE;
+        if (lane_hub_poll(lanes) || here == LANE_RAN) {
+            asked = FALSE;
+            until = now + DAEMON_LINGER_USEC;
+        }
+        if (r > 0) { /* there may be more */
+            ready = CONN_LOOP_READY;
+            r = 0;
+        } else if (self->engine->ops > 0 && now < until) {
+            ready = conn_set_wait(self->conns, 0);
+            if (!ready)
+                sched_yield(); /* the thread may be waiting for this very processor */
         } else {
-            lane_hub_set_awake(lanes, FALSE);
-            if (!lane_hub_poll(lanes))
-                r = sd_event_run(self->event, UINT64_MAX);
-            lane_hub_set_awake(lanes, TRUE);
+            ready = daemon_sleep(self, asked);
             until = g_get_monotonic_time() + DAEMON_LINGER_USEC;
         }
     }
     if (r >= 0)
         r = sd_event_get_exit_code(self->event, &code);
-    return r < 0 ? r : code;
+    *ret_code = r < 0 ? r : code;
+    return TRUE;
 }
 
+static void daemon_leave(Daemon *self, int code) G_GNUC_NORETURN;
+
+/* What the main thread does, whichever thread that is at the time: see lane-helm.c. */
+static void daemon_steer(void *data)
+{
+    Daemon *self = data;
+    int r;
+
+    if (!daemon_loop(self, &r))
+        return;
+    sd_notify(FALSE, "STOPPING=1");
+    daemon_leave(self, r < 0 ? daemon_fail(self, "the event loop failed", r) : r);
+}
+
+/* Returns only what is wrong. */
 static int daemon_serve(Daemon *self)
 {
     g_autofree char *error = NULL;
@@ -319,9 +377,7 @@ static int daemon_serve(Daemon *self)
     g_message("serving %s%s%s", self->options.native_socket,
               self->options.virtlockd_socket ? " and " : "",
               self->options.virtlockd_socket ? self->options.virtlockd_socket : "");
-    r = daemon_loop(self);
-    sd_notify(FALSE, "STOPPING=1");
-    return r < 0 ? daemon_fail(self, "the event loop failed", r) : r;
+    lane_hub_steer(self->engine->lanes, daemon_steer, self);
 }
 
 static int daemon_open_vault(Daemon *self)
@@ -446,6 +502,16 @@ static gboolean daemon_bring_down(Daemon *self, int code)
     return TRUE;
 }
 
+static void daemon_leave(Daemon *self, int code)
+{
+    if (!daemon_bring_down(self, code)) {
+        if (code == 0) /* the locks end here, and before whoever waits for us goes on */
+            closer_close_all(DAEMON_CLOSE_MSEC);
+        _exit(code);
+    }
+    exit(code);
+}
+
 int main(int argc, char **argv)
 {
     g_auto(GStrv) arguments = g_strdupv(argv); /* GLib's parser takes what it knows out of argv */
@@ -465,11 +531,6 @@ int main(int argc, char **argv)
         options_clear(&self.options);
         return code;
     }
-    code = daemon_bring_up(&self);
-    if (!daemon_bring_down(&self, code)) {
-        if (code == 0) /* the locks end here, and before whoever waits for us goes on */
-            closer_close_all(DAEMON_CLOSE_MSEC);
-        _exit(code);
-    }
-    return code;
+    /* returns only if it fails: a daemon that has served leaves from daemon_steer() */
+    daemon_leave(&self, daemon_bring_up(&self));
 }

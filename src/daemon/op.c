@@ -363,6 +363,14 @@ static void op_space_free(gpointer data)
     g_free(space);
 }
 
+/* Drivers that others wrote are called from lanes' threads alone, as driver.h tells them. */
+static gboolean op_is_foreign(const Op *op)
+{
+    const OpItem *item = g_ptr_array_index(op->items, 0);
+
+    return !item->resource.driver->builtin;
+}
+
 static void op_enter_lane(Op *op)
 {
     static const char *const names[] = {
@@ -394,6 +402,7 @@ static void op_enter_lane(Op *op)
     op->job.run = op_run;
     op->job.done = op_finished;
     op->job.operation = names[op->kind];
+    op->job.items = op_is_foreign(op) ? LANE_NEVER_HERE : op->items->len;
     op->submitted = TRUE;
     lane_submit(op->lane, &op->job);
 }

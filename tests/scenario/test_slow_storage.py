@@ -312,3 +312,90 @@ def test_storage_that_fails(client, slow, vm, image):
     assert refusal.value.error_class in ("BadResource", "StorageError"), refusal.value
     assert str(slow.path) in refusal.value.desc
     assert [lease["disk"] for lease in client.leases()] == [str(image)]
+
+
+# ---- locks that looked quick -------------------------------------------------------------------
+
+def make_quick(daemon, image, vm):
+    """A lane whose locks have been quick is one whose next lock the main thread takes itself."""
+    for _ in range(20):
+        daemon.assert_serves(image, vm)
+
+
+def make_link(slow, image, name="a"):
+    """A disk that is found where nothing ever hangs, and leads to where it does."""
+    link = image.with_name(f"link-{name}")
+    link.symlink_to(slow.disk(name))
+    return link
+
+
+@pytest.mark.parametrize("rounds", [1, 5])
+def test_link_out_of_a_quick_place(daemon, client, slow, vm, other_vm, start_vm, image, rounds):
+    """What the main thread itself runs into hangs as well, and again others do not notice."""
+    for number in range(rounds):
+        link = make_link(slow, image, str(number))
+        slow.hang()
+        make_quick(daemon, image, vm)
+        with daemon.client() as caller:
+            request = caller.send("acquire", owner=other_vm.owner(), disks=[{"path": link}],
+                                  timeout=TIMEOUT_MS)
+            for _ in range(5):
+                daemon.assert_serves(image, vm)
+            with pytest.raises(Refused) as refusal:
+                caller.reply(request)
+        assert refusal.value.error_class == "Timeout"
+        slow.go_on()
+        wait_until(lambda: not held_locks(slow.real / str(number)), "the late lock to be undone")
+        assert client.leases() == []
+        who = start_vm(f"late{number}")
+        client.acquire(who, link)
+        client.release(who)
+
+
+def test_many_links_out_of_a_quick_place(daemon, client, slow, vm, start_vm, image):
+    """Many at once cost threads, but a bounded number, and no answer."""
+    links = [make_link(slow, image, str(number)) for number in range(40)]
+    vms = [start_vm(f"vm{number}") for number in range(len(links))]
+    make_quick(daemon, image, vm)
+    slow.hang()
+    callers = [daemon.client() for _ in links]
+    requests = [caller.send("acquire", owner=who.owner(), disks=[{"path": link}],
+                            timeout=TIMEOUT_MS)
+                for caller, who, link in zip(callers, vms, links)]
+    for caller, request in zip(callers, requests):
+        with pytest.raises(Refused):
+            caller.reply(request)
+        caller.close()
+    assert daemon.threads() < 30
+    slow.go_on()
+    wait_until(lambda: not any(held_locks(slow.real / str(number)) for number in range(40)),
+               "the late locks to be undone")
+    daemon.assert_serves(image, vm)
+    assert client.leases() == []
+
+
+def test_release_that_hangs_in_a_quick_place(daemon, client, slow, vm, other_vm, image):
+    """The same for a release."""
+    link = make_link(slow, image)
+    client.acquire(other_vm, link)
+    make_quick(daemon, image, vm)
+    slow.hang()
+    with pytest.raises(Refused) as refusal:
+        client.call("release", owner={"pid": other_vm.pid}, timeout=TIMEOUT_MS)
+    assert refusal.value.error_class == "Timeout"
+    slow.go_on()
+    wait_until(lambda: client.leases() == [], "the release to be over")
+    daemon.assert_serves(image, vm)
+
+
+def test_end_without_the_first_thread(daemon, slow, vm, other_vm, image):
+    """The process's first thread hangs: it ends all the same when it is told to."""
+    link = make_link(slow, image)
+    make_quick(daemon, image, vm)
+    slow.hang()
+    with daemon.client() as caller:
+        caller.send("acquire", owner=other_vm.owner(), disks=[{"path": link}], timeout=60000)
+        daemon.assert_serves(image, vm)
+        start = time.monotonic()
+        assert daemon.stop() == 0
+        assert time.monotonic() - start < END_SECONDS
