@@ -187,9 +187,9 @@ static gboolean identity_is_hash(const char *key)
     return strlen(key) == 64 && strspn(key, "0123456789abcdef") == 64;
 }
 
-/* The hashes of what a process has open, kept for a moment: a VM's disks come one after the other,
- * and to look through all descriptors for each would cost more than to lock it. One for each
- * thread. */
+/* The hashes of what a process has open and names in its arguments, kept for a moment: a VM's disks
+ * come one after the other, and to look through all descriptors for each would cost more than to
+ * lock it. One for each thread. */
 typedef struct IdentityCache {
     pid_t pid;
     gint64 filled_usec;
@@ -197,7 +197,10 @@ typedef struct IdentityCache {
 } IdentityCache;
 
 /* As long as this what was found is believed: a file may be closed and its path be another's. */
-#define IDENTITY_CACHE_USEC (50 * G_TIME_SPAN_MILLISECOND)
+#define IDENTITY_FOUND_USEC (50 * G_TIME_SPAN_MILLISECOND)
+/* As long as this what was not found is: libvirt locks a VM's disks before the VM opens them, so
+ * that mostly there is nothing to be found however often it is looked for. */
+#define IDENTITY_MISSING_USEC (10 * G_TIME_SPAN_MILLISECOND)
 
 static void identity_cache_free(gpointer data)
 {
@@ -209,14 +212,12 @@ static void identity_cache_free(gpointer data)
 
 static GPrivate identity_cache = G_PRIVATE_INIT(identity_cache_free);
 
-static void identity_cache_fill(IdentityCache *cache, pid_t pid)
+static void identity_cache_descriptors(IdentityCache *cache)
 {
-    g_autofree char *dir_name = g_strdup_printf("/proc/%d/fd", (int)pid);
+    g_autofree char *dir_name = g_strdup_printf("/proc/%d/fd", (int)cache->pid);
     struct dirent *entry;
     DIR *dir = opendir(dir_name);
 
-    g_hash_table_remove_all(cache->paths);
-    cache->pid = pid;
     while (dir && (entry = readdir(dir))) {
         char path[PATH_MAX];
         ssize_t len = readlinkat(dirfd(dir), entry->d_name, path, sizeof(path) - 1);
@@ -228,48 +229,18 @@ static void identity_cache_fill(IdentityCache *cache, pid_t pid)
     }
     if (dir)
         closedir(dir);
-    cache->filled_usec = g_get_monotonic_time();
-}
-
-static char *identity_guess_from_fds(pid_t pid, const char *key)
-{
-    IdentityCache *cache = g_private_get(&identity_cache);
-    const char *found;
-    gboolean fresh;
-
-    if (!cache) {
-        cache = g_new0(IdentityCache, 1);
-        cache->paths = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
-        g_private_set(&identity_cache, cache);
-    }
-    fresh = cache->pid != pid || g_get_monotonic_time() - cache->filled_usec > IDENTITY_CACHE_USEC;
-    if (fresh)
-        identity_cache_fill(cache, pid);
-    found = g_hash_table_lookup(cache->paths, key);
-    if (!found && !fresh) { /* it may have been opened since */
-        identity_cache_fill(cache, pid);
-        found = g_hash_table_lookup(cache->paths, key);
-    }
-    return g_strdup(found);
-}
-
-static gboolean identity_path_matches(const char *path, const char *key)
-{
-    g_autofree char *hash = identity_hash(path);
-
-    return strcmp(hash, key) == 0;
 }
 
 /* QEMU's arguments have the path as libvirt was given it: "filename":"/srv/a.img" or
  * file=/srv/a.img. */
-static char *identity_guess_from_arguments(pid_t pid, const char *key)
+static void identity_cache_arguments(IdentityCache *cache)
 {
-    g_autofree char *name = g_strdup_printf("/proc/%d/cmdline", (int)pid);
+    g_autofree char *name = g_strdup_printf("/proc/%d/cmdline", (int)cache->pid);
     g_autofree char *text = NULL;
     gsize len;
 
     if (!g_file_get_contents(name, &text, &len, NULL))
-        return NULL;
+        return;
     for (char *p = text; p < text + len; p++) {
         gsize n;
 
@@ -277,14 +248,45 @@ static char *identity_guess_from_arguments(pid_t pid, const char *key)
             continue;
         n = strcspn(p, "\",");
         if (n < PATH_MAX) {
-            g_autofree char *path = g_strndup(p, n);
+            char *path = g_strndup(p, n);
 
-            if (identity_path_matches(path, key))
-                return g_steal_pointer(&path);
+            g_hash_table_replace(cache->paths, identity_hash(path), path);
         }
         p += n;
     }
-    return NULL;
+}
+
+static void identity_cache_fill(IdentityCache *cache, pid_t pid, gboolean arguments)
+{
+    g_hash_table_remove_all(cache->paths);
+    cache->pid = pid;
+    identity_cache_descriptors(cache);
+    /* a process that is stuck in the kernel may not let its arguments be read */
+    if (arguments)
+        identity_cache_arguments(cache);
+    cache->filled_usec = g_get_monotonic_time();
+}
+
+static char *identity_guess(pid_t pid, const char *key, gboolean arguments)
+{
+    IdentityCache *cache = g_private_get(&identity_cache);
+    const char *found = NULL;
+    gint64 age;
+
+    if (!cache) {
+        cache = g_new0(IdentityCache, 1);
+        cache->paths = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
+        g_private_set(&identity_cache, cache);
+    }
+    age = cache->pid == pid ? g_get_monotonic_time() - cache->filled_usec : G_MAXINT64;
+    if (age <= IDENTITY_FOUND_USEC)
+        found = g_hash_table_lookup(cache->paths, key);
+    /* who asks without arguments does so once, for a person who reads the answer */
+    if (!found && (!arguments || age > IDENTITY_MISSING_USEC)) {
+        identity_cache_fill(cache, pid, arguments);
+        found = g_hash_table_lookup(cache->paths, key);
+    }
+    return g_strdup(found);
 }
 
 static char *identity_claim_of(const char *path)
@@ -308,10 +310,7 @@ char *identity_guess_disk(pid_t pid, const char *key, char **ret_claim)
 
     if (pid <= 0 || !identity_is_hash(key))
         return NULL;
-    found = identity_guess_from_fds(pid, key);
-    /* a process that is stuck in the kernel may not let its arguments be read */
-    if (!found && ret_claim)
-        found = identity_guess_from_arguments(pid, key);
+    found = identity_guess(pid, key, ret_claim != NULL);
     if (found && ret_claim)
         *ret_claim = identity_claim_of(found);
     return found;

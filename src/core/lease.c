@@ -52,21 +52,30 @@ gboolean owner_same(const Owner *a, const Owner *b)
 void resource_init(Resource *resource, const Driver *driver, const char *space, const char *key)
 {
     resource->driver = driver;
-    resource->space = g_strdup(space);
+    resource->space = *space ? g_strdup(space) : (char *)""; /* mostly: no copy for each lease */
     resource->key = g_strdup(key);
 }
 
 void resource_clear(Resource *resource)
 {
-    g_clear_pointer(&resource->space, g_free);
+    if (resource->space && *resource->space)
+        g_free(resource->space);
+    resource->space = NULL;
     g_clear_pointer(&resource->key, g_free);
 }
 
-char *resource_id(const Resource *resource)
+guint resource_hash(gconstpointer data)
 {
-    /* \x1f cannot be part of a driver's name, and the length keeps space and key apart */
-    return g_strdup_printf("%s\x1f%zu\x1f%s\x1f%s", resource->driver->api.name,
-                           strlen(resource->space), resource->space, resource->key);
+    const Resource *resource = data;
+
+    return g_str_hash(resource->key) * 31 + g_str_hash(resource->space);
+}
+
+gboolean resource_equal(gconstpointer a, gconstpointer b)
+{
+    const Resource *x = a, *y = b;
+
+    return x->driver == y->driver && strcmp(x->key, y->key) == 0 && strcmp(x->space, y->space) == 0;
 }
 
 static void lease_part_free(LeasePart *part)

@@ -36,7 +36,7 @@ typedef enum LeaseState {
 /* A resource as the table names it. */
 typedef struct Resource {
     const Driver *driver;
-    char *space;
+    char *space; /* "" is shared: see resource_init() */
     char *key;
 } Resource;
 
@@ -79,10 +79,11 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Owner, owner_unref)
 /* TRUE if both speak of the same VM process. */
 gboolean owner_same(const Owner *a, const Owner *b);
 
-/* Resources by value; resource_id() is a new string that is unique for (driver, space, key). */
+/* Resources by value; the last two are for hash tables with Resource as the key. */
 void resource_init(Resource *resource, const Driver *driver, const char *space, const char *key);
 void resource_clear(Resource *resource);
-char *resource_id(const Resource *resource);
+guint resource_hash(gconstpointer resource);
+gboolean resource_equal(gconstpointer a, gconstpointer b);
 
 /* A lease without parts; adds a reference to the owner. `disk` is copied. */
 Lease *lease_new(Owner *owner, const char *disk, hf_mode mode, gint64 since_usec);

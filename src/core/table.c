@@ -5,28 +5,24 @@
 /* One of the leases that go by a name; mostly there is one, so an array would be mostly empty. */
 typedef struct TableEntry {
     Lease *lease;
+    gconstpointer name; /* as this lease has it; the first one's is the key in the index */
     struct TableEntry *next;
 } TableEntry;
 
 struct Table {
     GHashTable *leases;    /* set of Lease, owned */
-    GHashTable *resources; /* resource_id -> TableEntry */
+    GHashTable *resources; /* Resource -> TableEntry */
     GHashTable *claims;    /* claim -> TableEntry */
     GHashTable *owners;    /* pid -> GPtrArray of Owner, not owned */
 };
-
-static GHashTable *table_index_new(void)
-{
-    return g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
-}
 
 Table *table_new(void)
 {
     Table *table = g_new0(Table, 1);
 
     table->leases = g_hash_table_new(NULL, NULL);
-    table->resources = table_index_new();
-    table->claims = table_index_new();
+    table->resources = g_hash_table_new(resource_hash, resource_equal);
+    table->claims = g_hash_table_new(g_str_hash, g_str_equal);
     table->owners = g_hash_table_new_full(NULL, NULL, NULL, (GDestroyNotify)g_ptr_array_unref);
     return table;
 }
@@ -40,22 +36,23 @@ void table_free(Table *table)
     g_free(table);
 }
 
-static void table_index_add(GHashTable *index, const char *name, Lease *lease)
+static void table_index_add(GHashTable *index, gconstpointer name, Lease *lease)
 {
     TableEntry *first = g_hash_table_lookup(index, name);
     TableEntry *entry = g_new(TableEntry, 1);
 
     entry->lease = lease;
+    entry->name = name;
     if (first) { /* behind the first, so that the index keeps what it has */
         entry->next = first->next;
         first->next = entry;
     } else {
         entry->next = NULL;
-        g_hash_table_insert(index, g_strdup(name), entry);
+        g_hash_table_insert(index, (gpointer)name, entry);
     }
 }
 
-static void table_index_remove(GHashTable *index, const char *name, Lease *lease)
+static void table_index_remove(GHashTable *index, gconstpointer name, Lease *lease)
 {
     TableEntry *entry = g_hash_table_lookup(index, name), *before = NULL;
 
@@ -65,22 +62,21 @@ static void table_index_remove(GHashTable *index, const char *name, Lease *lease
         return;
     if (before)
         before->next = entry->next;
-    else if (entry->next)
-        g_hash_table_insert(index, g_strdup(name), entry->next);
+    else if (entry->next) /* the key goes with its lease */
+        g_hash_table_replace(index, (gpointer)entry->next->name, entry->next);
     else
         g_hash_table_remove(index, name);
     g_free(entry);
 }
 
-typedef void (*TableIndexFunc)(GHashTable *index, const char *name, Lease *lease);
+typedef void (*TableIndexFunc)(GHashTable *index, gconstpointer name, Lease *lease);
 
 static void table_for_each_name(Table *table, Lease *lease, TableIndexFunc func)
 {
     for (guint i = 0; i < lease->parts->len; i++) {
         const LeasePart *part = g_ptr_array_index(lease->parts, i);
-        g_autofree char *id = resource_id(&part->resource);
 
-        func(table->resources, id, lease);
+        func(table->resources, &part->resource, lease);
     }
     for (guint i = 0; i < lease->claims->len; i++)
         func(table->claims, g_ptr_array_index(lease->claims, i), lease);
@@ -126,7 +122,7 @@ guint table_size(const Table *table)
     return g_hash_table_size(table->leases);
 }
 
-static void table_collect(GHashTable *index, const char *name, GPtrArray *out)
+static void table_collect(GHashTable *index, gconstpointer name, GPtrArray *out)
 {
     for (const TableEntry *entry = g_hash_table_lookup(index, name); entry; entry = entry->next)
         if (!g_ptr_array_find(out, entry->lease, NULL))
@@ -137,10 +133,8 @@ GPtrArray *table_find(Table *table, const Resource *resource, GPtrArray *claims)
 {
     GPtrArray *found = g_ptr_array_new();
 
-    if (resource) {
-        g_autofree char *id = resource_id(resource);
-        table_collect(table->resources, id, found);
-    }
+    if (resource)
+        table_collect(table->resources, resource, found);
     for (guint i = 0; claims && i < claims->len; i++)
         table_collect(table->claims, g_ptr_array_index(claims, i), found);
     return found;
@@ -148,14 +142,10 @@ GPtrArray *table_find(Table *table, const Resource *resource, GPtrArray *claims)
 
 Lease *table_find_owned(Table *table, const Owner *owner, const Resource *resource)
 {
-    g_autoptr(GPtrArray) found = table_find(table, resource, NULL);
-
-    for (guint i = 0; i < found->len; i++) {
-        Lease *lease = g_ptr_array_index(found, i);
-
-        if (lease->state != LEASE_RELEASING && owner_same(lease->owner, owner))
-            return lease;
-    }
+    for (const TableEntry *entry = g_hash_table_lookup(table->resources, resource); entry;
+         entry = entry->next)
+        if (entry->lease->state != LEASE_RELEASING && owner_same(entry->lease->owner, owner))
+            return entry->lease;
     return NULL;
 }
 

@@ -205,13 +205,15 @@ Fault *acquire_twice(const Want *want, const Want *other)
 /* TRUE if two wants are one resource by name; the request has failed then. */
 static gboolean acquire_names_twice(Acquire *acquire)
 {
-    g_autoptr(GHashTable) seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    g_autoptr(GHashTable) seen = NULL;
 
+    if (acquire->wants->len == 1)
+        return FALSE;
+    seen = g_hash_table_new(resource_hash, resource_equal);
     for (guint i = 0; i < acquire->wants->len; i++) {
         const Want *want = g_ptr_array_index(acquire->wants, i);
-        const Resource *resource = g_ptr_array_index(want->resources, 0);
 
-        if (!g_hash_table_add(seen, resource_id(resource))) {
+        if (!g_hash_table_add(seen, g_ptr_array_index(want->resources, 0))) {
             acquire_fail(acquire, acquire_twice(want, want));
             return TRUE;
         }

@@ -27,8 +27,7 @@ int engine_new(sd_event *event, const EngineConfig *config, GHashTable *drivers,
     engine->table = table_new();
     engine->spaces = op_spaces_new();
     engine->metrics = metrics_new();
-    engine->tickets =
-        g_hash_table_new_full(g_str_hash, g_str_equal, g_free, (GDestroyNotify)g_queue_free);
+    engine->tickets = op_tickets_new();
     g_queue_init(&engine->waiting_for_release);
     r = mounts_new(event, &engine->mounts);
     if (r >= 0)

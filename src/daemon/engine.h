@@ -63,7 +63,8 @@ struct Engine {
     GHashTable *drivers;        /* name -> Driver, borrowed */
     const Driver *disk_driver;  /* of disks and leases that name no other */
     GHashTable *spaces;         /* of op.c: id -> Space */
-    GHashTable *tickets;        /* of op.c: resource id -> GQueue of Op */
+    struct Space *last_space;   /* of op.c: the one that was asked for last, or NULL */
+    GHashTable *tickets;        /* of op.c: who waits for which resource */
     gboolean ending;            /* connections close because the daemon ends */
     guint ops;                  /* under way */
     GQueue waiting_for_release; /* of Acquire, see acquire.c */
@@ -134,7 +135,7 @@ struct Op {
     OpItem *failed;   /* out: at which item */
     OpDone done;
     void *data;
-    GPtrArray *tickets; /* ids of the resources that it holds or waits for */
+    GPtrArray *tickets; /* of op.c: the queues in which it stands */
     GPtrArray *missing; /* spaces that have to be opened first */
     guint spaces_pending;
     gint64 begun_usec; /* monotonic: when it was submitted */
@@ -168,6 +169,8 @@ GPtrArray *op_space_names(Engine *engine, const char *driver_name);
 void op_space_opened_by_name(Engine *engine, const Resource *resource, void *handle);
 /* The empty table of lockspaces; unreferencing it closes them. */
 GHashTable *op_spaces_new(void);
+/* The empty table of who waits for which resource. */
+GHashTable *op_tickets_new(void);
 
 /* ---- acquire.c ------------------------------------------------------------------------- */
 

@@ -66,34 +66,43 @@ static char *handover_hex(const struct hf_saved *saved)
 {
     GString *hex = g_string_new(NULL);
 
-    for (unsigned i = 0; i < saved->n_bytes; i++)
-        g_string_append_printf(hex, "%02x", (unsigned char)saved->bytes[i]);
+    for (unsigned i = 0; i < saved->n_bytes; i++) {
+        g_string_append_c(hex, "0123456789abcdef"[(unsigned char)saved->bytes[i] >> 4]);
+        g_string_append_c(hex, "0123456789abcdef"[(unsigned char)saved->bytes[i] & 15]);
+    }
     return g_string_free(hex, FALSE);
 }
 
+/* The entry borrows all that is the lease's. */
 static void handover_put_lease(GString *out, const Lease *lease)
 {
-    g_autoptr(LedgerLease) entry = ledger_lease_new();
+    g_autofree LedgerPart *parts = g_new(LedgerPart, lease->parts->len);
+    g_autofree gpointer *list = g_new(gpointer, lease->parts->len);
+    GPtrArray array = {.pdata = list, .len = lease->parts->len};
+    const LedgerLease entry = {
+        .id = lease->id,
+        .owner = lease->owner->id,
+        .disk = lease->disk,
+        .mode = lease->mode,
+        .since_usec = lease->since_usec,
+        .count = lease->count,
+        .claims = lease->claims,
+        .parts = &array,
+    };
 
-    entry->id = g_strdup(lease->id);
-    entry->owner = g_strdup(lease->owner->id);
-    entry->disk = g_strdup(lease->disk);
-    entry->mode = lease->mode;
-    entry->since_usec = lease->since_usec;
-    entry->count = lease->count;
-    for (guint i = 0; i < lease->claims->len; i++)
-        g_ptr_array_add(entry->claims, g_strdup(g_ptr_array_index(lease->claims, i)));
     for (guint i = 0; i < lease->parts->len; i++) {
         const LeasePart *part = g_ptr_array_index(lease->parts, i);
-        LedgerPart *entry_part = ledger_lease_add_part(entry);
 
-        entry_part->driver = g_strdup(part->resource.driver->api.name);
-        entry_part->space = g_strdup(part->resource.space);
-        entry_part->key = g_strdup(part->resource.key);
-        entry_part->fds = g_strdup(part->fd_names ? part->fd_names : "");
-        entry_part->bytes = g_strdup(part->saved_bytes ? part->saved_bytes : "");
+        parts[i] = (LedgerPart){
+            .driver = (char *)part->resource.driver->api.name,
+            .space = part->resource.space,
+            .key = part->resource.key,
+            .fds = part->fd_names ? part->fd_names : (char *)"",
+            .bytes = part->saved_bytes ? part->saved_bytes : (char *)"",
+        };
+        list[i] = &parts[i];
     }
-    ledger_put_lease(out, entry);
+    ledger_put_lease(out, &entry);
 }
 
 /* Numbers of owners and leases in the ledger, never used twice. */

@@ -43,7 +43,7 @@ Op *op_new(Engine *engine, OpKind kind, Lane *lane)
     op->kind = kind;
     op->lane = lane;
     op->items = g_ptr_array_new_with_free_func((GDestroyNotify)op_item_free);
-    op->tickets = g_ptr_array_new_with_free_func(g_free);
+    op->tickets = g_ptr_array_new();
     engine->ops++;
     return op;
 }
@@ -266,12 +266,31 @@ static void op_run(LaneJob *job)
 
 /* ---- tickets --------------------------------------------------------------------------- */
 
+/* Who wants something of one resource, in order; exists while there is anybody. */
+typedef struct TicketQueue {
+    Resource resource; /* the key in the engine's table */
+    GQueue ops;        /* of Op */
+} TicketQueue;
+
+static void op_ticket_queue_free(gpointer data)
+{
+    TicketQueue *queue = data;
+
+    resource_clear(&queue->resource);
+    g_free(queue);
+}
+
+GHashTable *op_tickets_new(void)
+{
+    return g_hash_table_new_full(resource_hash, resource_equal, NULL, op_ticket_queue_free);
+}
+
 static gboolean op_has_turn(const Op *op)
 {
     for (guint i = 0; i < op->tickets->len; i++) {
-        GQueue *queue = g_hash_table_lookup(op->engine->tickets, g_ptr_array_index(op->tickets, i));
+        TicketQueue *queue = g_ptr_array_index(op->tickets, i);
 
-        if (g_queue_peek_head(queue) != op)
+        if (g_queue_peek_head(&queue->ops) != op)
             return FALSE;
     }
     return TRUE;
@@ -283,17 +302,18 @@ static void op_take_tickets(Op *op)
         return; /* they change nothing */
     for (guint i = 0; i < op->items->len; i++) {
         const OpItem *item = g_ptr_array_index(op->items, i);
-        g_autofree char *id = resource_id(&item->resource);
-        GQueue *queue = g_hash_table_lookup(op->engine->tickets, id);
+        TicketQueue *queue = g_hash_table_lookup(op->engine->tickets, &item->resource);
 
         if (!queue) {
-            queue = g_queue_new();
-            g_hash_table_insert(op->engine->tickets, g_strdup(id), queue);
+            queue = g_new0(TicketQueue, 1);
+            resource_init(&queue->resource, item->resource.driver, item->resource.space,
+                          item->resource.key);
+            g_hash_table_insert(op->engine->tickets, &queue->resource, queue);
         }
-        if (g_queue_peek_tail(queue) == op)
+        if (g_queue_peek_tail(&queue->ops) == op)
             continue; /* twice in one op */
-        g_queue_push_tail(queue, op);
-        g_ptr_array_add(op->tickets, g_steal_pointer(&id));
+        g_queue_push_tail(&queue->ops, op);
+        g_ptr_array_add(op->tickets, queue);
     }
 }
 
@@ -302,14 +322,13 @@ static void op_return_tickets(Op *op)
     g_autoptr(GPtrArray) next = g_ptr_array_new();
 
     for (guint i = 0; i < op->tickets->len; i++) {
-        const char *id = g_ptr_array_index(op->tickets, i);
-        GQueue *queue = g_hash_table_lookup(op->engine->tickets, id);
+        TicketQueue *queue = g_ptr_array_index(op->tickets, i);
 
-        g_queue_remove(queue, op);
-        if (g_queue_is_empty(queue))
-            g_hash_table_remove(op->engine->tickets, id);
-        else if (!g_ptr_array_find(next, g_queue_peek_head(queue), NULL))
-            g_ptr_array_add(next, g_queue_peek_head(queue));
+        g_queue_remove(&queue->ops, op);
+        if (g_queue_is_empty(&queue->ops))
+            g_hash_table_remove(op->engine->tickets, &queue->resource);
+        else if (!g_ptr_array_find(next, g_queue_peek_head(&queue->ops), NULL))
+            g_ptr_array_add(next, g_queue_peek_head(&queue->ops));
     }
     g_ptr_array_set_size(op->tickets, 0);
     for (guint i = 0; i < next->len; i++) {
@@ -349,7 +368,21 @@ static void op_finished(LaneJob *job)
 
 static char *op_space_id(const Driver *driver, const char *space)
 {
-    return g_strdup_printf("%s\x1f%s", driver->api.name, space);
+    return g_strconcat(driver->api.name, "\x1f", space, NULL);
+}
+
+/* NULL if it is neither open nor being opened. */
+static Space *op_find_space(Engine *engine, const Resource *resource)
+{
+    Space *last = engine->last_space;
+    g_autofree char *id = NULL;
+
+    /* mostly it is the same as for the lock before */
+    if (last && last->driver == resource->driver && strcmp(last->name, resource->space) == 0)
+        return last;
+    id = op_space_id(resource->driver, resource->space);
+    engine->last_space = g_hash_table_lookup(engine->spaces, id);
+    return engine->last_space;
 }
 
 static void op_space_free(gpointer data)
@@ -386,13 +419,11 @@ static void op_enter_lane(Op *op)
 
     for (guint i = 0; i < op->items->len; i++) {
         OpItem *item = g_ptr_array_index(op->items, i);
-        g_autofree char *id = NULL;
-        Space *space;
+        const Space *space;
 
         if (op->kind == OP_IDENTIFY || op->kind == OP_SPACE)
             break;
-        id = op_space_id(item->resource.driver, item->resource.space);
-        space = g_hash_table_lookup(op->engine->spaces, id);
+        space = op_find_space(op->engine, &item->resource);
         item->space = space ? space->handle : NULL;
         if (item->part) { /* read now: an adoption that came before it has set it */
             item->handle = item->part->handle;
@@ -417,6 +448,7 @@ static void op_space_opened(Op *op, void *data)
     if (failed) {
         g_autofree char *id = op_space_id(space->driver, space->name);
 
+        op->engine->last_space = NULL;
         g_hash_table_remove(op->engine->spaces, id);
     } else if (!op->fault) {
         OpItem *item = g_ptr_array_index(op->items, 0);
@@ -453,8 +485,7 @@ static void op_begin(Op *op)
         for (guint i = 0; i < op->items->len; i++) {
             const OpItem *item = g_ptr_array_index(op->items, i);
             const Resource *resource = &item->resource;
-            g_autofree char *id = op_space_id(resource->driver, resource->space);
-            Space *space = g_hash_table_lookup(op->engine->spaces, id);
+            Space *space = op_find_space(op->engine, resource);
             Resource whole = {resource->driver, resource->space, (char *)""};
             Op *opening = NULL;
 
@@ -465,7 +496,8 @@ static void op_begin(Op *op)
                 space->driver = resource->driver;
                 space->name = g_strdup(resource->space);
                 space->waiters = g_ptr_array_new();
-                g_hash_table_insert(op->engine->spaces, g_steal_pointer(&id), space);
+                g_hash_table_insert(op->engine->spaces,
+                                    op_space_id(resource->driver, resource->space), space);
                 opening = op_new(op->engine, OP_SPACE, op_lane(op->engine, resource));
                 /* what makes its lock files makes its directory, too */
                 op_add(opening, &whole, NULL, HF_MODE_EXCLUSIVE,

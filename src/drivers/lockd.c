@@ -25,19 +25,32 @@
 /* A held lock. */
 typedef struct LockdHandle {
     int fd;
-    char *space; /* "" for a direct lock */
-    char *key;
+    int slot; /* of the record, or -1 */
     hf_mode mode;
     gboolean autocreate;
-    int slot; /* of the record, or -1 */
+    const char *space; /* "" for a direct lock */
+    char key[];        /* and behind it the space */
 } LockdHandle;
+
+/* In one piece, for there may be ten thousands. */
+static LockdHandle *lockd_handle_new(const struct hf_resource *resource, int fd)
+{
+    size_t key = strlen(resource->key) + 1, space = strlen(resource->space) + 1;
+    LockdHandle *handle = g_malloc0(sizeof(*handle) + key + space);
+
+    handle->fd = fd;
+    handle->slot = -1;
+    handle->mode = resource->mode;
+    memcpy(handle->key, resource->key, key);
+    handle->space = handle->key + key;
+    memcpy(handle->key + key, resource->space, space);
+    return handle;
+}
 
 static void lockd_handle_free(LockdHandle *handle)
 {
     if (handle->fd >= 0)
         close(handle->fd);
-    g_free(handle->space);
-    g_free(handle->key);
     g_free(handle);
 }
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(LockdHandle, lockd_handle_free)
@@ -134,15 +147,10 @@ static int lockd_try(struct hf_call *call, LockdHandle *handle, const struct hf_
 static int lockd_acquire(struct hf_call *call, void *space, const struct hf_resource *resource,
                          const struct hf_holder *owner, void **ret_handle)
 {
-    g_autoptr(LockdHandle) handle = g_new0(LockdHandle, 1);
+    g_autoptr(LockdHandle) handle = lockd_handle_new(resource, -1);
     int got = 0;
 
     (void)space;
-    handle->fd = -1;
-    handle->slot = -1;
-    handle->space = g_strdup(resource->space);
-    handle->key = g_strdup(resource->key);
-    handle->mode = resource->mode;
     handle->autocreate = (resource->flags & HF_RESOURCE_AUTOCREATE) != 0;
     for (int i = 0; got == 0 && i < LOCKD_MAX_RACES; i++)
         got = lockd_try(call, handle, resource, owner);
@@ -213,16 +221,13 @@ static int lockd_save(struct hf_call *call, void *space, void *data, struct hf_s
 static int lockd_adopt(struct hf_call *call, void *space, const struct hf_resource *resource,
                        const struct hf_saved *saved, void **ret_handle)
 {
-    g_autoptr(LockdHandle) handle = g_new0(LockdHandle, 1);
+    g_autoptr(LockdHandle) handle =
+        lockd_handle_new(resource, saved->n_fds == 1 ? saved->fds[0] : -1);
     g_autofree char *text = g_strndup(saved->bytes, saved->n_bytes);
     struct stat st;
     int autocreate;
 
     (void)space;
-    handle->fd = saved->n_fds == 1 ? saved->fds[0] : -1;
-    handle->space = g_strdup(resource->space);
-    handle->key = g_strdup(resource->key);
-    handle->mode = resource->mode;
     if (handle->fd < 0 || sscanf(text, "%d %d", &autocreate, &handle->slot) != 2) {
         hf_call_error(call, HF_ERR_INTERNAL, EINVAL, "what was saved of '%s' cannot be read",
                       resource->key);

@@ -17,14 +17,29 @@ static gsize ledger_begin(GString *out, const char *kind)
     return start;
 }
 
+/* Nothing in it has to be escaped, as mostly. */
+static gboolean ledger_is_plain(const char *value)
+{
+    for (; *value; value++)
+        if (*value < ' ' || *value > '~' || *value == '\\' || *value == '"')
+            return FALSE;
+    return TRUE;
+}
+
 static void ledger_text(GString *out, const char *key, const char *value)
 {
-    g_autofree char *escaped = NULL;
-
     if (!value)
         return;
-    escaped = g_strescape(value, NULL);
-    g_string_append_printf(out, "\t%s=%s", key, escaped);
+    g_string_append_c(out, '\t');
+    g_string_append(out, key);
+    g_string_append_c(out, '=');
+    if (ledger_is_plain(value)) {
+        g_string_append(out, value);
+    } else {
+        g_autofree char *escaped = g_strescape(value, NULL);
+
+        g_string_append(out, escaped);
+    }
 }
 
 static void ledger_number(GString *out, const char *key, gint64 value)
@@ -161,9 +176,12 @@ LedgerPart *ledger_lease_add_part(LedgerLease *lease)
 /* A backslash at the end escapes nothing, which only somebody else can have written. */
 static char *ledger_unescape(const char *escaped)
 {
-    g_autofree char *copy = g_strdup(escaped);
-    gsize len = strlen(copy), n = 0;
+    g_autofree char *copy = NULL;
+    gsize len = strlen(escaped), n = 0;
 
+    copy = g_strdup(escaped);
+    if (!memchr(escaped, '\\', len))
+        return g_steal_pointer(&copy);
     while (n < len && copy[len - 1 - n] == '\\')
         n++;
     if (n % 2 == 1)

@@ -68,8 +68,8 @@ static void test_owner_same(void)
     g_assert_false(owner_same(without, &(Owner){.uuid = NULL}));
 }
 
-/* No two resources have the same id, wherever the border between space and key is. */
-static void test_resource_id(void)
+/* No two resources are the same, wherever the border between space and key is. */
+static void test_resource_equal(void)
 {
     const Resource resources[] = {
         {&driver_a, (char *)"", (char *)"/d/a"},
@@ -85,13 +85,14 @@ static void test_resource_id(void)
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(resources); i++) {
-        g_autofree char *id = resource_id(&resources[i]);
+        g_autofree char *space = g_strdup(resources[i].space);
+        g_autofree char *key = g_strdup(resources[i].key);
+        const Resource same = {resources[i].driver, space, key};
 
-        for (size_t k = 0; k < G_N_ELEMENTS(resources); k++) {
-            g_autofree char *other = resource_id(&resources[k]);
-
-            g_assert_cmpint(strcmp(id, other) == 0, ==, i == k);
-        }
+        g_assert_true(resource_equal(&resources[i], &same));
+        g_assert_cmpuint(resource_hash(&resources[i]), ==, resource_hash(&same));
+        for (size_t k = 0; k < G_N_ELEMENTS(resources); k++)
+            g_assert_cmpint(resource_equal(&resources[i], &resources[k]), ==, i == k);
     }
 }
 
@@ -351,7 +352,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/table/owner-same", test_owner_same);
-    g_test_add_func("/table/resource-id", test_resource_id);
+    g_test_add_func("/table/resource-equal", test_resource_equal);
     g_test_add_func("/table/lease-holder", test_lease_holder);
     g_test_add_func("/table/find-by-resource", test_find_by_resource);
     g_test_add_func("/table/find-once", test_find_once);
