@@ -22,7 +22,10 @@ struct ConnSet {
     int epoll;
     struct epoll_event ready[CONN_AT_ONCE]; /* of these the connections are still to be served */
     int n_ready;
+    const Conn *speaker; /* one that was served last; only to be compared */
+    gboolean again;      /* and before that, and alone */
     GQueue conns;
+    GQueue peeked;  /* of Conn: what they sent has been read, but is still in the socket */
     gsize buffered; /* bytes of unfinished messages of all connections */
     void (*closed)(void *data);
     void *closed_data;
@@ -64,19 +67,50 @@ void conn_set_on_closed(ConnSet *set, void (*func)(void *data), void *data)
     set->closed_data = data;
 }
 
+/* Takes out of the socket what has been read. Only now, after the answer is sent: the kernel wakes
+ * a client that sleeps in recv() when its request is taken out, to no avail, and on another
+ * processor that delays the answer by half. */
+static void conn_settle(Conn *conn)
+{
+    guint8 buffer[CONN_READ_BYTES];
+
+    if (conn->peeked == 0)
+        return;
+    while (recv(conn->fd, buffer, conn->peeked, MSG_DONTWAIT) < 0 && errno == EINTR)
+        ;
+    conn->peeked = 0;
+    g_queue_unlink(&conn->set->peeked, &conn->peeked_link);
+}
+
 int conn_set_wait(ConnSet *set, int timeout_msec)
 {
-    int n = epoll_wait(set->epoll, set->ready, CONN_AT_ONCE, timeout_msec);
-    int result = 0;
+    int result = 0, n;
 
+    while (set->peeked.head) /* in any case before it is read again */
+        conn_settle(set->peeked.head->data);
+    n = epoll_wait(set->epoll, set->ready, CONN_AT_ONCE, timeout_msec);
     set->n_ready = MAX(n, 0);
     for (int i = 0; i < set->n_ready; i++)
         result |= set->ready[i].data.ptr ? CONN_READY : CONN_LOOP_READY;
     return result;
 }
 
+gboolean conn_set_has_one_speaker(const ConnSet *set)
+{
+    return set->again;
+}
+
 void conn_set_serve(ConnSet *set)
 {
+    const Conn *first = NULL;
+    guint n = 0;
+
+    for (int i = 0; i < set->n_ready; i++) {
+        first = set->ready[i].data.ptr ? set->ready[i].data.ptr : first;
+        n += set->ready[i].data.ptr != NULL;
+    }
+    set->again = n == 1 && first == set->speaker;
+    set->speaker = first;
     for (int i = 0; i < set->n_ready; i++)
         if (set->ready[i].data.ptr)
             conn_on_io(set->ready[i].data.ptr, set->ready[i].events);
@@ -94,6 +128,7 @@ static void conn_free(Conn *conn)
 {
     ConnSet *set = conn->set;
 
+    conn_settle(conn);
     conn->protocol->closed(conn);
     conn_forget_ready(conn);
     /* closing alone would not take it out of the epoll if a child had the descriptor */
@@ -279,8 +314,12 @@ static void conn_drop_greediest(ConnSet *set)
 static gboolean conn_read(Conn *conn)
 {
     guint8 buffer[CONN_READ_BYTES];
-    ssize_t n = recv(conn->fd, buffer, sizeof(buffer), MSG_DONTWAIT);
+    ssize_t n = recv(conn->fd, buffer, sizeof(buffer), MSG_DONTWAIT | MSG_PEEK);
 
+    if (n > 0) {
+        conn->peeked = (gsize)n;
+        g_queue_push_tail_link(&conn->set->peeked, &conn->peeked_link);
+    }
     if (n < 0)
         return errno == EAGAIN || errno == EINTR;
     if (n == 0) {
@@ -332,6 +371,7 @@ int conn_open(ConnSet *set, int fd, const struct ucred *peer, gboolean may_write
     conn->may_write = may_write;
     conn->context = context;
     conn->link.data = conn;
+    conn->peeked_link.data = conn;
     if (epoll_ctl(set->epoll, EPOLL_CTL_ADD, fd, &event) < 0) {
         int err = errno;
 

@@ -42,6 +42,8 @@ struct Conn {
     GByteArray *in;  /* NULL when empty: most connections are idle */
     GByteArray *out;
     gsize out_sent;
+    gsize peeked; /* bytes that have been read and are still in the socket */
+    GList peeked_link;
     gboolean waiting;
     gboolean processing;
     gboolean ended;   /* the peer will send no more */
@@ -61,6 +63,8 @@ int conn_set_wait(ConnSet *set, int timeout_msec);
 #define CONN_LOOP_READY 2 /* sources of the event loop that the set was made with */
 /* Deals with the connections that conn_set_wait() has found. */
 void conn_set_serve(ConnSet *set);
+/* TRUE if the last two times it was one and the same connection: it may be about to speak again. */
+gboolean conn_set_has_one_speaker(const ConnSet *set);
 /* Closes all connections. */
 void conn_set_free(ConnSet *set);
 /* The one that was opened last. */

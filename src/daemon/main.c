@@ -296,8 +296,9 @@ static int daemon_sleep(Daemon *self, gboolean asked)
 /* Deals with whatever there is, and sleeps when there is nothing. Connections come first, and come
  * often; sd-event, which has all else, costs several system calls each time it is asked. So it is
  * asked when its descriptor says so, and every few milliseconds while there is work: the timers
- * that requests set are armed then, and relative ones count from then. While a lane's thread has
- * something to do its result is looked for for a moment: to be woken up by it would take longer.
+ * that requests set are armed then, and relative ones count from then. After a lane's result, and
+ * while one client speaks again and again, the next one is looked for for a moment: to be woken
+ * up would take longer.
  *
  * Returns FALSE if another thread goes on with it; otherwise it has ended with *ret_code, an exit
  * code or a negative errno. */
@@ -322,23 +323,28 @@ static gboolean daemon_loop(Daemon *self, int *ret_code)
             conn_set_serve(self->conns);
             asked = FALSE;
         }
+        /* several clients are served best by sleeping: there is more to do at each awakening */
+        if (conn_set_has_one_speaker(self->conns) && (ready & CONN_READY))
+            until = now + DAEMON_LINGER_USEC;
         here = lane_hub_run_here(lanes);
         if (here == LANE_LOST)
             return FALSE;
-        if (lane_hub_poll(lanes) || here == LANE_RAN) {
+        if (here == LANE_RAN)
+            asked = FALSE;
+        if (lane_hub_poll(lanes)) {
             asked = FALSE;
             until = now + DAEMON_LINGER_USEC;
         }
         if (r > 0) { /* there may be more */
             ready = CONN_LOOP_READY;
             r = 0;
-        } else if (self->engine->ops > 0 && now < until) {
+        } else if (now < until) {
             ready = conn_set_wait(self->conns, 0);
             if (!ready)
                 sched_yield(); /* the thread may be waiting for this very processor */
         } else {
             ready = daemon_sleep(self, asked);
-            until = g_get_monotonic_time() + DAEMON_LINGER_USEC;
+            until = 0;
         }
     }
     if (r >= 0)
