@@ -24,6 +24,8 @@
 /* Clients are answered when what nobody holds is unlocked, which takes microseconds; but not later
  * than this, for storage may hang. */
 #define ADOPT_STRAYS_SECONDS 1
+/* By then those who have waited have been answered. */
+#define ADOPT_FREE_USEC (500 * G_TIME_SPAN_MILLISECOND)
 
 static gboolean adopt_unhex(const char *hex, struct hf_saved *saved)
 {
@@ -168,8 +170,8 @@ static Op *adopt_op_for(Engine *engine, GHashTable *ops, Lane *lane)
         lane_unref(lane);
         return op;
     }
-    if (op)
-        op_submit(op, adopt_op_done, NULL);
+    if (op) /* full: under a key of its own it only waits to be submitted with the others */
+        g_hash_table_insert(ops, op, op);
     op = op_new(engine, OP_ADOPT, lane);
     g_hash_table_insert(ops, lane, op);
     return op;
@@ -194,6 +196,8 @@ static void adopt_check(Engine *engine, GHashTable *ops, Lease *lease)
     }
 }
 
+/* Not before the whole table is there: threads that check would take the processor, and clients
+ * wait for the table only. */
 static void adopt_submit_all(GHashTable *ops)
 {
     GHashTableIter iter;
@@ -384,6 +388,32 @@ static void adopt_drop_strays(const GArray *all)
         adopt_wait_for_strays(value, &until);
 }
 
+/* The parsed ledger is as large as the table. To free it takes longer than to answer those who have
+ * waited for this daemon, so that comes later. */
+static int adopt_free_ledger(sd_event_source *source, uint64_t usec, void *data)
+{
+    (void)usec;
+    sd_event_source_set_destroy_callback(source, NULL);
+    ledger_free(data);
+    malloc_trim(0);
+    return 0;
+}
+
+static void adopt_free_later(Engine *engine, Ledger *ledger)
+{
+    sd_event_source *source;
+
+    if (sd_event_add_time_relative(engine->event, &source, CLOCK_MONOTONIC, ADOPT_FREE_USEC, 0,
+                                   adopt_free_ledger, ledger) < 0) {
+        ledger_free(ledger);
+        return;
+    }
+    /* the event loop has it from now on, and at the latest frees it at its end */
+    sd_event_source_set_destroy_callback(source, (sd_event_destroy_t)ledger_free);
+    sd_event_source_set_floating(source, TRUE);
+    sd_event_source_unref(source);
+}
+
 guint handover_adopt(Engine *engine)
 {
     g_autoptr(Ledger) ledger = NULL;
@@ -427,7 +457,6 @@ guint handover_adopt(Engine *engine)
         supervise_recheck(engine, value);
         supervise_unref(engine, value);
     }
-    g_clear_pointer(&ledger, ledger_free);
-    malloc_trim(0); /* the parsed ledger was as large as the table */
+    adopt_free_later(engine, g_steal_pointer(&ledger));
     return adopted;
 }
