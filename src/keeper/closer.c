@@ -237,20 +237,29 @@ static void closer_watch(pid_t parent, const char *stat_path)
 static void closer_work(pid_t parent)
 {
     struct pollfd from = {.fd = closer.pipe[0], .events = POLLIN};
+    struct sigaction action = {.sa_handler = closer_on_signal};
+    sigset_t others;
     int fd;
 
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    /* it also comes when the thread that has made us ends, and its process does not: so it only
+     * makes us look */
+    sigaction(CLOSER_SIGNAL, &action, NULL);
+    sigfillset(&others);
+    sigdelset(&others, CLOSER_SIGNAL);
+    prctl(PR_SET_PDEATHSIG, CLOSER_SIGNAL);
     closer_rename();
     while (getppid() == parent) {
         while (read(closer.pipe[0], &fd, sizeof(fd)) == sizeof(fd)) {
             close(fd);
             __atomic_fetch_add(&closer.shared->done, 1, __ATOMIC_RELEASE);
         }
+        if (errno != EAGAIN && errno != EINTR)
+            break; /* closed with all else, after the main thread's end */
         if (__atomic_load_n(&closer.shared->retired, __ATOMIC_ACQUIRE)) {
             close(closer.pipe[0]); /* not earlier, and by nobody else: we were to read from it */
             break;
         }
-        poll(&from, 1, -1);
+        ppoll(&from, 1, NULL, &others);
     }
     _exit(0);
 }

@@ -33,7 +33,7 @@ def children(rig):
     """The pids of the daemons that the keeper has, one at most."""
     path = rig.sandbox.path(f"/proc/{rig.lockd}/task/{rig.lockd}/children")
     return [pid for pid in map(int, path.read_text(encoding="ascii").split())
-            if name_of(rig, pid) not in ("", "holdfast-closer")]
+            if name_of(rig, pid) not in ("", "holdfast-closer", "holdfast-keeper")]
 
 
 def name_of(rig, pid):

@@ -4,7 +4,7 @@
 import os
 import signal
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import virtlockd_wire
@@ -47,12 +47,16 @@ class MortalRig(LockRig):
             super().close()
 
     def daemon_pid(self):
-        """The process that serves; with ours it is the child of the one that was started."""
+        """The process that serves; with ours it is a child of the one that was started."""
         if self.daemon == "stock":
             return self.lockd
         path = self.sandbox.path(f"/proc/{self.lockd}/task/{self.lockd}/children")
-        pids = path.read_text(encoding="ascii").split()
-        return int(pids[0]) if pids else None
+        for pid in path.read_text(encoding="ascii").split():
+            with suppress(FileNotFoundError, ProcessLookupError):
+                name = self.sandbox.path(f"/proc/{pid}/comm").read_text(encoding="utf-8")
+                if name.strip() not in ("holdfast-closer", "holdfast-keeper"):
+                    return int(pid)
+        return None
 
     def image(self):
         """What a process is, so that it differs once another program runs in it."""
