@@ -23,7 +23,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/wait.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
@@ -165,15 +164,13 @@ static int daemon_on_signal(sd_event_source *source, const struct signalfd_sigin
     return sd_event_exit(self->event, self->restarting ? KEEPER_RESTART : 0);
 }
 
+/* Other children are for whoever has started them: a lane that asks scsi_id, say. */
 static int daemon_on_child(sd_event_source *source, const struct signalfd_siginfo *info, void *data)
 {
-    pid_t pid;
-
     (void)source;
     (void)info;
     (void)data;
-    while ((pid = waitpid(-1, NULL, WNOHANG)) > 0)
-        closer_reaped(pid);
+    closer_collect();
     return 0;
 }
 

@@ -18,6 +18,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -27,6 +28,9 @@
 #define CLOSER_PATIENCE_MSEC 100
 /* Looks for the parent's end, 0.1 ms apart, after the signal that announces it. */
 #define CLOSER_LOOKS 10000
+/* Workers that hang and have been replaced: each waits for storage of its own. Of more than these
+ * the remains are collected at the end. */
+#define CLOSER_RETIRED 64
 /* So many mounts get a process each; the files of further ones are closed by the last to end. */
 #define CLOSER_MOUNTS 256
 
@@ -45,6 +49,8 @@ static struct closer {
     unsigned asked;       /* descriptors handed to this worker */
     unsigned seen;        /* how many of them were done when we looked last */
     long long since_msec; /* and since when */
+    pid_t retired[CLOSER_RETIRED];
+    int n_retired;
     char *name;
     size_t name_len;
 } closer = {.pipe = {-1, -1}};
@@ -365,6 +371,8 @@ static void closer_replace_worker(void)
     __atomic_store_n(&old.shared->retired, 1, __ATOMIC_RELEASE);
     munmap(old.shared, sizeof(*old.shared));
     closer.since_msec = closer_now_msec();
+    if (closer.n_retired < CLOSER_RETIRED)
+        closer.retired[closer.n_retired++] = old.worker;
     closer_pass_on(old.pipe[0]);
     close(old.pipe[1]);
 }
@@ -410,7 +418,27 @@ void closer_reaped(pid_t pid)
         closer_pass_on(old.pipe[0]);
         close(old.pipe[0]);
         close(old.pipe[1]);
+    } else {
+        for (int i = 0; i < closer.n_retired; i++)
+            if (closer.retired[i] == pid)
+                closer.retired[i--] = closer.retired[--closer.n_retired];
     }
+}
+
+static int closer_is_gone(pid_t pid)
+{
+    return pid > 0 && waitpid(pid, NULL, WNOHANG) == pid;
+}
+
+void closer_collect(void)
+{
+    if (closer_is_gone(closer.watcher))
+        closer_reaped(closer.watcher);
+    if (closer_is_gone(closer.worker))
+        closer_reaped(closer.worker);
+    for (int i = 0; i < closer.n_retired; i++)
+        if (closer_is_gone(closer.retired[i]))
+            closer.retired[i--] = closer.retired[--closer.n_retired];
 }
 
 int closer_take_back(void)

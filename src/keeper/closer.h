@@ -33,6 +33,8 @@ int closer_take_back(void);
 void closer_close_all(int patience_msec);
 /* The number of the mount that the file is on, or -1. It can be had without asking the storage. */
 int closer_mount(int fd);
-/* A child process has ended and was collected: if it was one of the closer's, another is started.
- * Whoever has a closer collects its children. */
+/* For each SIGCHLD: collects the closer's processes that have ended, no other child's, and starts
+ * others for them. */
+void closer_collect(void);
+/* The same for who collects all children by itself: that one has ended and was collected. */
 void closer_reaped(pid_t pid);
