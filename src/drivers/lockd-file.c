@@ -85,11 +85,32 @@ static int lockd_wrong_kind(struct hf_call *call, const char *space, const char 
     return -1;
 }
 
+/* O_NONBLOCK, which keeps us from waiting in a FIFO, has open() not wait for a lease of somebody
+ * else's either: one taken by fcntl(2), or what this host's NFS server has delegated to a client.
+ * The first try has told the holder to give it back; the kernel takes it after lease-break-time, 45
+ * s by default (proc(5)), hence: open at 0 s, lease taken away at 45 s, opened by 46 s, given up at
+ * 60 s. Whether to try again, in a moment of which some has passed; `until` is 0 at first. */
+#define LOCKD_BREAK_USEC (60 * G_USEC_PER_SEC)
+#define LOCKD_BREAK_PAUSE_USEC 20000
+
+static gboolean lockd_lease_breaks(int fd, gint64 *until)
+{
+    if (fd >= 0 || errno != EWOULDBLOCK)
+        return FALSE;
+    if (!*until)
+        *until = g_get_monotonic_time() + LOCKD_BREAK_USEC;
+    if (g_get_monotonic_time() >= *until)
+        return FALSE;
+    g_usleep(LOCKD_BREAK_PAUSE_USEC);
+    return TRUE;
+}
+
 /* A disk is looked at before it is opened: opening some devices and FIFOs does things. */
 static int lockd_open_disk(struct hf_call *call, const char *path, gboolean writable, hf_mode mode,
                            int *ret_fd, struct stat *ret_st)
 {
     int flags = O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
+    gint64 until = 0;
     struct stat st;
     int fd;
 
@@ -102,10 +123,12 @@ static int lockd_open_disk(struct hf_call *call, const char *path, gboolean writ
         return lockd_fail(call, errno, "cannot find disk", "", path);
     if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
         return lockd_wrong_kind(call, "", path, st.st_mode);
-    fd = open(path, flags | (writable && mode != HF_MODE_READONLY ? O_RDWR : O_RDONLY));
-    /* a shared lock needs no right to write */
-    if (fd < 0 && mode == HF_MODE_SHARED && (errno == EROFS || errno == EACCES))
-        fd = open(path, flags | O_RDONLY);
+    do {
+        fd = open(path, flags | (writable && mode != HF_MODE_READONLY ? O_RDWR : O_RDONLY));
+        /* a shared lock needs no right to write */
+        if (fd < 0 && mode == HF_MODE_SHARED && (errno == EROFS || errno == EACCES))
+            fd = open(path, flags | O_RDONLY);
+    } while (lockd_lease_breaks(fd, &until));
     if (fd < 0)
         return lockd_fail(call, errno, "cannot open disk", "", path);
     if (fstat(fd, ret_st) < 0 || (!S_ISREG(ret_st->st_mode) && !S_ISBLK(ret_st->st_mode))) {
@@ -153,6 +176,7 @@ static int lockd_open_lease(struct hf_call *call, const struct hf_resource *reso
 {
     const char *space = resource->space, *key = resource->key;
     guint64 flags = writable ? O_RDWR : O_RDONLY;
+    gint64 until = 0;
     int fd;
 
     if (!lockd_name_stays(key)) {
@@ -162,10 +186,12 @@ static int lockd_open_lease(struct hf_call *call, const struct hf_resource *reso
                       key, space);
         return -1;
     }
-    if (resource->flags & HF_RESOURCE_AUTOCREATE)
-        fd = lockd_open_in(space, key, flags | O_CREAT, 0600);
-    else
-        fd = lockd_open_in(space, key, flags, 0);
+    do {
+        if (resource->flags & HF_RESOURCE_AUTOCREATE)
+            fd = lockd_open_in(space, key, flags | O_CREAT, 0600);
+        else
+            fd = lockd_open_in(space, key, flags, 0);
+    } while (lockd_lease_breaks(fd, &until));
     if (fd < 0)
         return lockd_fail(call, errno, "cannot open lock file", space, key);
     if (fstat(fd, ret_st) < 0 || !S_ISREG(ret_st->st_mode)) {

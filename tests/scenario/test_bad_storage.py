@@ -5,6 +5,8 @@ import errno
 import hashlib
 import os
 import socket
+import subprocess
+import sys
 
 import pytest
 from lock_table import file_system_locks, held_locks
@@ -338,3 +340,40 @@ def test_whole_set_with_bad_storage(mounted, vm, image):
             refused("StorageError", errno.EROFS, directory / "disk", client.acquire, vm, *disks)
             assert held_locks(image) == []
             assert client.leases() == []
+
+
+# Holds a lease on a file, as an NFS server does for a client, until it is told that somebody wants it.
+HOLD_LEASE = """
+import fcntl, os, signal, sys, time
+signal.signal(signal.SIGIO, lambda *_: None)
+fd = os.open(sys.argv[1], os.O_RDWR)
+fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print("leased", flush=True)
+signal.pause()
+time.sleep(0.3)
+fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+print("given back", flush=True)
+signal.pause()
+"""
+
+
+@pytest.mark.parametrize("lockspace", [False, True])
+def test_file_that_another_process_has_a_lease_on(start_daemon, vm, image, workdir, lockspace):
+    """A lease of the kernel's (F_SETLEASE) is given back when somebody asks: that is waited for."""
+    space = workdir / "space"
+    space.mkdir()
+    (space / "k").touch()
+    daemon = start_daemon()
+    with subprocess.Popen([sys.executable, "-B", "-c", HOLD_LEASE, space / "k" if lockspace else image],
+                          stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout.readline() == "leased\n"
+            with daemon.client() as client:
+                if lockspace:
+                    client.acquire(vm, leases=[(space, "k")])
+                else:
+                    client.acquire(vm, image)
+                assert holder.stdout.readline() == "given back\n"
+                assert client.release(vm) == 1
+        finally:
+            holder.kill()
