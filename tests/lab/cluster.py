@@ -16,7 +16,7 @@ from pathlib import Path
 
 from . import boot, services
 from .errors import LabError
-from .host import Host
+from .host import RUN_LIMIT, Host
 from .plan import Plan
 
 PREFIX = "lab-"
@@ -125,7 +125,7 @@ class Lab:
         with ThreadPoolExecutor(max(1, len(hosts))) as pool:
             return list(pool.map(action, hosts))
 
-    def run(self, command, timeout=60.0):
+    def run(self, command, timeout=RUN_LIMIT):
         """Run a command on every host that has power; the Results by the hosts' names."""
         hosts = [host for host in self.hosts if host.on]
         results = self.each(lambda host: host.run(command, timeout, check=False), hosts)
