@@ -27,7 +27,8 @@ class Vm:
 
     def start_acquire(self, *disks, wait=0):
         """The same, not waited for."""
-        return self.node.host.start(self._words("acquire", *disks) + ["--name", self.name, "--wait", str(wait)])
+        more = ["--name", self.name, "--wait", str(wait)]
+        return self.node.host.start(self._words("acquire", *disks) + more)
 
     def release(self, *disks, timeout=PATIENCE):
         """Unlock disks; the command's Result."""
@@ -95,7 +96,8 @@ class Node:
 
     def configure(self, **settings):
         """Write its configuration."""
-        self.host.write("/etc/holdfast/holdfast.conf", as_conf({"lockd_conf": "", "log_level": 2, **settings}))
+        text = as_conf({"lockd_conf": "", "log_level": 2, **settings})
+        self.host.write("/etc/holdfast/holdfast.conf", text)
 
     def reconfigure(self, **settings):
         """Restart it in an orderly way with another configuration."""
@@ -145,7 +147,7 @@ class Node:
     def wait_next(self, old, timeout=PATIENCE):
         """Wait until another daemon than that with the pid old serves; the seconds that it took."""
         begin = time.monotonic()
+        other = f'import json, sys; sys.exit(json.load(sys.stdin)["pid"] == {old})'
         self.host.wait_for(f"{shlex.quote(self.command)} status --json 2>/dev/null | "
-                           f"python3 -ISc 'import json, sys; sys.exit(json.load(sys.stdin)[\"pid\"] == {old})'",
-                           timeout)
+                           f"python3 -ISc {shlex.quote(other)}", timeout)
         return time.monotonic() - begin

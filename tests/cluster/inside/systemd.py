@@ -35,7 +35,8 @@ UNIT = "holdfastd.service"
 
 def systemctl(*words, check=True):
     """Call systemctl; what it says."""
-    done = subprocess.run(["systemctl", *words], capture_output=True, text=True, check=False, timeout=PATIENCE)
+    done = subprocess.run(["systemctl", *words], capture_output=True, text=True, check=False,
+                          timeout=PATIENCE)
     assert not check or done.returncode == 0, f"{words}: {done.stderr}"
     return done.stdout.strip()
 
