@@ -178,6 +178,8 @@ def test_storage_breaks_for_one_host_and_heals(lab, how):
     """The shared disk hangs, fails or goes away, and comes back; the other host sees nothing."""
     for host in lab.hosts:
         host.run(READ)
+    # the guest's kernel does not lose patience before it is healed, however slow all is
+    lab.h2.run("echo 600 > /sys/block/sda/device/timeout")
     lab.h2.storage_cut(how)
     if how == "unplug":
         lab.h2.wait_for("! test -e /dev/sda")

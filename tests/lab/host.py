@@ -6,7 +6,7 @@ import time
 
 from . import boot, qemu, services
 from .errors import CommandFailed, LabError, NoContact
-from .wire import Call
+from .wire import CONTACT_LIMIT, Call
 
 RUN_LIMIT = 120.0       # a command's time, unless it is told; most take less than 1 s
 BOOT_LIMIT = 400.0      # 6 s alone, with systemd 13 s; 200 s beside 20 busy processes on two cores
@@ -69,7 +69,7 @@ class Host:
 
     # ---- commands
 
-    def start(self, command, stdin=b"", contact=10.0, on_output=None):
+    def start(self, command, stdin=b"", contact=CONTACT_LIMIT, on_output=None):
         """Start a command (a string for bash, or a list of words); gives a Running."""
         words = ["bash", "-c", command] if isinstance(command, str) else [str(w) for w in command]
         port = self.status()["port"]
@@ -293,7 +293,7 @@ class Host:
     def collect(self):
         """Write what a guest can tell about itself into the lab's directory, if it still answers."""
         try:
-            text = self.start(["bash", boot.GUEST / "collect.sh"], contact=5).wait(30, check=False)
+            text = self.start(["bash", boot.GUEST / "collect.sh"], contact=20).wait(60, check=False)
         except LabError as error:
             text = None
             self.event(f"cannot tell about itself: {error}")

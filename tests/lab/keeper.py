@@ -19,6 +19,7 @@ import signal
 import socket
 import sys
 import time
+from pathlib import Path
 
 from . import boot, qemu
 from .plan import Plan
@@ -28,6 +29,7 @@ START_LIMIT = 60.0      # for QEMU and virtiofsd to be there; 0.3 s on an idle h
 LINE_LIMIT = 1 << 24    # QMP's answers are lines, some of them long
 NOISE = ("RTC_CHANGE", "NIC_RX_FILTER_CHANGED")
 SHOWN_IO_ERRORS = 5
+KEPT = (".log", ".console", ".state", ".json")      # of a lab's files, when something has failed
 
 
 class Fault(Exception):
@@ -266,8 +268,11 @@ def main():
     keeper = Keeper(plan)
     asyncio.run(keeper.run(listener))
     if keeper.keep_logs:
-        for path in [*plan.disks(), *(plan.path(name) for name in ("initramfs", "kernel", "keeper"))]:
-            path.unlink(missing_ok=True)
+        for path in Path(plan.directory).iterdir():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.suffix not in KEPT:
+                path.unlink()
     else:
         shutil.rmtree(plan.directory, ignore_errors=True)
 

@@ -9,14 +9,17 @@ SLOW = 180.0    # for scripts that start daemons; 2 to 10 s on an idle host
 LUN_ALIAS = "/dev/mapper/lablun"
 
 
-def nfs(lab, server=None, clients=None, lease=20, options="hard"):
-    """Let server (h1) serve NFSv4.2 to clients (all others), mounted at /mnt/nfs; lease in seconds.
+def nfs(lab, server=None, clients=None, lease=20, grace=300, options="hard"):
+    """Let server (h1) serve NFSv4.2 to clients (all others), mounted at /mnt/nfs; seconds.
+
+    The time of grace after a boot of the server ends as soon as all its clients are back, which is
+    late if they were refused often: they try again after 3, 6, 12, … s.
 
     What is exported is on the server's own disk and survives its power cuts; after a boot, call it
     again. On the server the files are below /srv/lab/export.
     """
     server, clients = _roles(lab, server, clients)
-    server.script("nfs-server.sh", lease, timeout=SLOW)
+    server.script("nfs-server.sh", lease, grace, timeout=SLOW)
     lab.each(lambda host: host.run(
         "mkdir -p /mnt/nfs; grep -q ' /mnt/nfs nfs4 ' /proc/mounts || mount -t nfs4 "
         f"-o vers=4.2,proto=tcp,{options} {server.name}:/ /mnt/nfs", SLOW), clients)

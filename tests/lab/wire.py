@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from .errors import NoContact
 
 HEAD = struct.Struct("!cI")
-CONTACT_LIMIT = 10.0    # an idle agent greets within 0.2 s, beside busy cores within 2 s
+CONTACT_LIMIT = 90.0    # an idle agent greets within 0.2 s; this is for 20 busy processes on two cores
 
 
 @dataclass

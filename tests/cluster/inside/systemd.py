@@ -32,6 +32,8 @@ PROGRAM = Path("/usr/local/sbin/holdfastd")
 CONFIG = Path("/etc/holdfast/holdfast.conf")
 UNIT = "holdfastd.service"
 
+wait_until.__defaults__ = (PATIENCE,)       # in Load, too: an emulated host is slow
+
 
 def systemctl(*words, check=True):
     """Call systemctl; what it says."""

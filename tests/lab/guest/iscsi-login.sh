@@ -11,10 +11,10 @@ if ! pgrep -x iscsid >/dev/null; then
     mkdir -p /etc/iscsi /run/lock/iscsi /var/lib/iscsi
     rm -rf /var/lib/iscsi/* /etc/iscsi/nodes /etc/iscsi/send_targets
     echo "InitiatorName=iqn.1993-08.org.debian:01:$name" >/etc/iscsi/initiatorname.iscsi
-    # a path that does not answer for 4 s (2 + 2) is dead, and its commands fail 3 s later
-    sed -i -e 's/^\(node.session.timeo.replacement_timeout\) = .*/\1 = 3/' \
-        -e 's/^\(node.conn\[0\].timeo.noop_out_interval\) = .*/\1 = 2/' \
-        -e 's/^\(node.conn\[0\].timeo.noop_out_timeout\) = .*/\1 = 2/' /etc/iscsi/iscsid.conf
+    # a path that does not answer for 8 s (3 + 5) is dead, and its commands fail 5 s later
+    sed -i -e 's/^\(node.session.timeo.replacement_timeout\) = .*/\1 = 5/' \
+        -e 's/^\(node.conn\[0\].timeo.noop_out_interval\) = .*/\1 = 3/' \
+        -e 's/^\(node.conn\[0\].timeo.noop_out_timeout\) = .*/\1 = 5/' /etc/iscsi/iscsid.conf
     iscsid -f >/run/lab/iscsid.log 2>&1 &
 fi
 number=0

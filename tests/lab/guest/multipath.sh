@@ -18,8 +18,8 @@ defaults {
     checker_timeout 10
     $2
 }
-overrides { # the table of known hardware says "queue for ever" for LIO
-    no_path_retry fail
+overrides { # the table of known hardware says "queue for ever" for LIO; this is some 20 s without any path
+    no_path_retry 15
 }
 blacklist {
     devnode "^(vd|nvme|ram|loop|sr)"

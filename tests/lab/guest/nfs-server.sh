@@ -1,9 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# Makes a lab guest an NFSv4.2 server. $1: the time of leases and of grace after a boot, in seconds.
+# Makes a lab guest an NFSv4.2 server. $1, $2: the time of leases, and of grace after a boot, in seconds.
 # What is exported, and who had state before a power cut, is on the disk /dev/vda.
 set -e
-lease=${1:-20}
+lease=${1:-20} grace=${2:-$lease}
 if [ "$(cat /proc/fs/nfsd/threads 2>/dev/null || echo 0)" -gt 0 ]; then
     exit 0
 fi
@@ -20,7 +20,7 @@ mkdir -p /run/rpc_pipefs
 mountpoint -q /run/rpc_pipefs || mount -t rpc_pipefs rpc_pipefs /run/rpc_pipefs
 nfsdcld
 echo "$lease" >/proc/fs/nfsd/nfsv4leasetime
-echo "$lease" >/proc/fs/nfsd/nfsv4gracetime
+echo "$grace" >/proc/fs/nfsd/nfsv4gracetime
 exportfs -o rw,sync,no_root_squash,no_subtree_check,fsid=0 192.168.77.0/24:/srv/lab/export
 rpc.mountd --no-nfs-version 3
 rpc.nfsd --no-nfs-version 3 8
