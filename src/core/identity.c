@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define SCSI_ID "/lib/udev/scsi_id"
@@ -65,23 +66,33 @@ static char *identity_read_sys(dev_t device, const char *attribute)
     return g_strstrip(text);
 }
 
-/* What stock runs, run the same way, so that the id is the same to the letter. */
-static char *identity_run_scsi_id(const char *path)
+/* What stock runs, run the same way, so that the id is the same to the letter. Its failure says
+ * that this is no SCSI disk. But if nobody knows what it says, to go on would be to lock another
+ * resource than the other hosts do: that is a fault. */
+static gboolean identity_run_scsi_id(const char *path, char **ret_id, Fault **ret_fault)
 {
     const char *argv[] = {SCSI_ID, "--replace-whitespace", "--whitelisted", "--device", path, NULL};
     g_autofree char *out = NULL;
+    g_autoptr(GError) error = NULL;
     int status = -1;
 
     if (!g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_STDERR_TO_DEV_NULL, NULL, NULL, &out, NULL,
-                      &status, NULL) ||
-        status != 0)
-        return NULL;
+                      &status, &error) ||
+        !WIFEXITED(status)) {
+        *ret_fault = fault_new(HF_ERR_BAD_RESOURCE, 0,
+                               "cannot ask disk '%s' for its SCSI identifier by " SCSI_ID
+                               ": %s; see that it works, or do without scsi_lockspace_dir",
+                               path, error ? error->message : "it was interrupted");
+        return FALSE;
+    }
     out[strcspn(out, "\n")] = '\0';
-    return *out ? g_steal_pointer(&out) : NULL;
+    if (WEXITSTATUS(status) == 0 && *out)
+        *ret_id = g_steal_pointer(&out);
+    return TRUE;
 }
 
-static void identity_look_up_device(const IdentityRules *rules, const char *path, dev_t device,
-                                    IdentityFacts *facts)
+static gboolean identity_look_up_device(const IdentityRules *rules, const char *path, dev_t device,
+                                        IdentityFacts *facts, Fault **ret_fault)
 {
     if (rules->lvm_lockspace_dir) {
         g_autofree char *uuid = identity_read_sys(device, "dm/uuid");
@@ -90,10 +101,12 @@ static void identity_look_up_device(const IdentityRules *rules, const char *path
             facts->lv_uuid = identity_lv_key(uuid);
     }
     if (rules->scsi_lockspace_dir && !facts->lv_uuid) {
-        facts->scsi_id = identity_run_scsi_id(path);
+        if (!identity_run_scsi_id(path, &facts->scsi_id, ret_fault))
+            return FALSE;
         if (!facts->scsi_id)
             facts->nvme_id = identity_read_sys(device, "wwid");
     }
+    return TRUE;
 }
 
 IdentityFacts *identity_look_up(const IdentityRules *rules, const char *path, Fault **ret_fault)
@@ -119,8 +132,9 @@ IdentityFacts *identity_look_up(const IdentityRules *rules, const char *path, Fa
     canonical = realpath(path, NULL);
     facts->canonical = g_strdup(canonical);
     free(canonical);
-    if (S_ISBLK(st.st_mode) && identity_in_dev(path))
-        identity_look_up_device(rules, path, st.st_rdev, facts);
+    if (S_ISBLK(st.st_mode) && identity_in_dev(path) &&
+        !identity_look_up_device(rules, path, st.st_rdev, facts, ret_fault))
+        return NULL;
     return g_steal_pointer(&facts);
 }
 

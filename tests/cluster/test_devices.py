@@ -74,6 +74,20 @@ def test_scsi_disk(lab, nodes):
     assert_one_disk(nodes, names, f"{SPACES}/scsi/{lab.h1.out('/lib/udev/scsi_id -g /dev/sda')}")
 
 
+def test_scsi_disk_that_cannot_be_identified(lab, nodes):
+    """Nobody knows what it is: it is refused, not locked as another thing than on other hosts."""
+    lab.h1.write("/tmp/scsi_id", "#!/bin/sh\nkill -9 $$\n", mode="755")
+    vm, elsewhere = nodes[0].start_vm("web1"), nodes[1].start_vm("web9")
+    assert elsewhere.acquire("/dev/sda").code == 0
+    lab.h1.run("mount --bind /tmp/scsi_id /lib/udev/scsi_id")
+    try:
+        refused = vm.acquire("/dev/sda")
+    finally:
+        lab.h1.run("umount /lib/udev/scsi_id")
+    assert refused.code == 1 and "/dev/sda" in refused.err and "SCSI identifier" in refused.err, refused
+    assert vm.acquire("/dev/sda").code == BUSY
+
+
 def test_nvme_namespace(lab, nodes):
     """The same by what the kernel says of an NVMe namespace."""
     names = ["/dev/nvme0n1", link_to(lab.h1, "/dev/nvme0n1", "nvme-*")]
