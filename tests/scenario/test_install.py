@@ -150,15 +150,19 @@ def test_programs_run(installed):
     assert "holdfastd" in run(installed.dir("sbindir", "holdfastd"), "--version", env=env).stdout
 
 
-def test_virtlockd_link(installed):
-    """libvirt finds our daemon by stock's name, in a directory with nothing but its keeper."""
+@pytest.mark.parametrize("name, place, program", [("virtlockd", "sbindir", "holdfastd"),
+                                                  ("qemu-pr-helper", "bindir",
+                                                   "holdfast-pr-helper")])
+def test_links(installed, name, place, program):
+    """libvirt finds our programs by stock's names, in a directory with nothing but the keeper."""
     directory = installed.dir("libexecdir", "holdfast")
-    assert sorted(path.name for path in directory.iterdir()) == ["holdfast-keeper", "virtlockd"]
-    link = directory / "virtlockd"
+    assert sorted(path.name for path in directory.iterdir()) == [
+        "holdfast-keeper", "qemu-pr-helper", "virtlockd"]
+    link = directory / name
     assert not os.path.isabs(os.readlink(link))
-    assert link.resolve() == installed.dir("sbindir", "holdfastd").resolve()
+    assert link.resolve() == installed.dir(place, program).resolve()
     env = {**os.environ, "LD_LIBRARY_PATH": str(installed.dir("libdir"))}
-    assert run(link, "--version", env=env).stdout.startswith("virtlockd (Holdfast)")
+    assert run(link, "--version", env=env).stdout.startswith(f"{name} (Holdfast)")
 
 
 def compiler_flags():

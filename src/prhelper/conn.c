@@ -1,0 +1,306 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * See conn.h. A request is read byte by byte as it comes: half of one waits for the other half, as
+ * long as the peer lives. What the protocol does not allow closes the connection without an answer,
+ * in the same cases as with qemu-pr-helper.
+ */
+#define G_LOG_DOMAIN "holdfast.pr"
+
+#include "conn.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "dispatch.h"
+#include "peer.h"
+#include "wire.h"
+
+/* One is allowed, a second is noticed; the kernel closes those that do not fit. */
+#define CONN_FDS 2
+
+typedef struct PrConn {
+    struct PrConn *next, *before;
+    int socket;
+    int fd; /* what came with the request that is being read; -1: nothing yet */
+    PrPeer peer;
+} PrConn;
+
+static struct {
+    const PrConfig *config;
+    guint limit;
+    pthread_mutex_t lock;
+    pthread_cond_t ended;
+    PrConn *first;
+    guint count;
+} conns = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+/* ---- bytes ----------------------------------------------------------------------------- */
+
+/* Takes over what a message brought. FALSE: too many descriptors for one request. */
+static gboolean conn_take_fds(PrConn *conn, struct msghdr *message)
+{
+    gboolean fine = (message->msg_flags & MSG_CTRUNC) == 0;
+
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c)) {
+        int fds[CONN_FDS];
+        gsize n;
+
+        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+            continue;
+        n = MIN((c->cmsg_len - CMSG_LEN(0)) / sizeof(int), (gsize)CONN_FDS);
+        memcpy(fds, CMSG_DATA(c), n * sizeof(int));
+        for (gsize i = 0; i < n; i++) {
+            if (conn->fd < 0) {
+                conn->fd = fds[i];
+            } else {
+                close(fds[i]);
+                fine = FALSE;
+            }
+        }
+    }
+    return fine;
+}
+
+/* Exactly `len` bytes, and whatever descriptors come with them. */
+static gboolean conn_read(PrConn *conn, void *bytes, gsize len)
+{
+    union {
+        char space[CMSG_SPACE(CONN_FDS * sizeof(int))];
+        struct cmsghdr align;
+    } control;
+    gsize done = 0;
+
+    while (done < len) {
+        struct iovec iov = {.iov_base = (char *)bytes + done, .iov_len = len - done};
+        struct msghdr message = {.msg_iov = &iov,
+                                 .msg_iovlen = 1,
+                                 .msg_control = &control,
+                                 .msg_controllen = sizeof(control)};
+        ssize_t n = recvmsg(conn->socket, &message, MSG_CMSG_CLOEXEC);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (!conn_take_fds(conn, &message) || n <= 0)
+            return FALSE;
+        done += (gsize)n;
+    }
+    return TRUE;
+}
+
+static gboolean conn_write(PrConn *conn, struct iovec *iov, gsize n_iov)
+{
+    struct msghdr message = {.msg_iov = iov, .msg_iovlen = n_iov};
+
+    while (message.msg_iovlen > 0) {
+        ssize_t n = sendmsg(conn->socket, &message, MSG_NOSIGNAL);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return FALSE;
+        while (message.msg_iovlen > 0 && (gsize)n >= message.msg_iov->iov_len) {
+            n -= (ssize_t)message.msg_iov->iov_len;
+            message.msg_iov++;
+            message.msg_iovlen--;
+        }
+        if (message.msg_iovlen > 0) {
+            message.msg_iov->iov_base = (char *)message.msg_iov->iov_base + n;
+            message.msg_iov->iov_len -= (gsize)n;
+        }
+    }
+    return TRUE;
+}
+
+/* ---- one request ----------------------------------------------------------------------- */
+
+static gboolean conn_greet(PrConn *conn)
+{
+    uint8_t features[PR_WIRE_FEATURES_BYTES] = {0};
+    struct iovec iov = {.iov_base = features, .iov_len = sizeof(features)};
+
+    /* Of the peer's features there are none that we know; what it says does not matter. */
+    return conn_write(conn, &iov, 1) && conn_read(conn, features, sizeof(features));
+}
+
+static gboolean conn_read_request(PrConn *conn, PrCommand *command, uint8_t *parameters)
+{
+    uint8_t cdb[PR_CDB_BYTES];
+
+    if (!conn_read(conn, cdb, sizeof(cdb)) || conn->fd < 0)
+        return FALSE;
+    if (!pr_wire_read_cdb(cdb, command) ||
+        !conn_read(conn, parameters, pr_wire_parameters(command)))
+        return FALSE;
+    command->fd = conn->fd;
+    command->data = parameters;
+    command->peer = &conn->peer;
+    return TRUE;
+}
+
+static gboolean conn_write_reply(PrConn *conn, const PrReply *reply)
+{
+    uint8_t head[PR_WIRE_REPLY_BYTES];
+    struct iovec iov[] = {{.iov_base = head, .iov_len = sizeof(head)},
+                          {.iov_base = reply->data, .iov_len = reply->size}};
+
+    pr_wire_write_reply(reply, head);
+    return conn_write(conn, iov, reply->size > 0 ? 2 : 1);
+}
+
+static void conn_drop_fd(PrConn *conn)
+{
+    if (conn->fd >= 0)
+        close(conn->fd);
+    conn->fd = -1;
+}
+
+static void conn_serve(PrConn *conn)
+{
+    uint8_t data[PR_DATA_BYTES]; /* of a request, or of its answer */
+    PrCommand command;
+
+    while (conn_read_request(conn, &command, data)) {
+        PrReply reply = {.data = data};
+
+        pr_dispatch(conns.config, conn->socket, &command, &reply);
+        /* before the answer: when the client has it, the helper has let go of the device */
+        conn_drop_fd(conn);
+        if (!conn_write_reply(conn, &reply))
+            break;
+    }
+}
+
+/* ---- the list -------------------------------------------------------------------------- */
+
+static void conns_unlink(PrConn *conn)
+{
+    if (conn->before)
+        conn->before->next = conn->next;
+    else
+        conns.first = conn->next;
+    if (conn->next)
+        conn->next->before = conn->before;
+    conns.count--;
+}
+
+/* Only here is a socket closed: as long as a connection is in the list, others may shut it. */
+static void conn_free(PrConn *conn)
+{
+    conn_drop_fd(conn);
+    pr_policy_forget_peer(conns.config->policy, &conn->peer);
+    pr_peer_clear(&conn->peer);
+    pthread_mutex_lock(&conns.lock);
+    conns_unlink(conn);
+    close(conn->socket);
+    g_free(conn);
+    pthread_cond_signal(&conns.ended);
+    pthread_mutex_unlock(&conns.lock);
+}
+
+static void *conn_run(void *data)
+{
+    PrConn *conn = data;
+    int r = pr_peer_read(conn->socket, &conn->peer);
+
+    if (r < 0)
+        g_warning("a connection without a peer is closed: %s", g_strerror(-r));
+    else if (conn_greet(conn))
+        conn_serve(conn);
+    conn_free(conn);
+    return NULL;
+}
+
+void pr_conns_init(const PrConfig *config, guint limit)
+{
+    pthread_condattr_t clock;
+
+    conns.config = config;
+    conns.limit = limit;
+    pthread_condattr_init(&clock);
+    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+    pthread_cond_init(&conns.ended, &clock);
+    pthread_condattr_destroy(&clock);
+}
+
+static int conn_start(PrConn *conn)
+{
+    pthread_attr_t attr;
+    pthread_t thread;
+    int r = pthread_attr_init(&attr);
+
+    if (r != 0)
+        return -r;
+    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&attr, PR_STACK_BYTES);
+    r = pthread_create(&thread, &attr, conn_run, conn);
+    pthread_attr_destroy(&attr);
+    return -r;
+}
+
+int pr_conns_add(int socket)
+{
+    PrConn *conn;
+    int r = -EMFILE;
+
+    pthread_mutex_lock(&conns.lock);
+    if (conns.count < conns.limit) {
+        conn = g_new0(PrConn, 1);
+        conn->socket = socket;
+        conn->fd = -1;
+        conn->peer.pidfd = -1;
+        conn->next = conns.first;
+        if (conn->next)
+            conn->next->before = conn;
+        conns.first = conn;
+        conns.count++;
+        r = conn_start(conn);
+        if (r < 0) {
+            conns_unlink(conn);
+            g_free(conn);
+        }
+    }
+    pthread_mutex_unlock(&conns.lock);
+    if (r < 0)
+        close(socket);
+    return r;
+}
+
+guint pr_conns_count(void)
+{
+    guint count;
+
+    pthread_mutex_lock(&conns.lock);
+    count = conns.count;
+    pthread_mutex_unlock(&conns.lock);
+    return count;
+}
+
+guint pr_conns_finish(guint msec)
+{
+    struct timespec until;
+    guint left;
+
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += msec / 1000;
+    until.tv_nsec += (long)(msec % 1000) * 1000000;
+    if (until.tv_nsec >= 1000000000) {
+        until.tv_sec++;
+        until.tv_nsec -= 1000000000;
+    }
+    pthread_mutex_lock(&conns.lock);
+    /* What the peer has sent already can still be read (unix(7) sockets end after their queue). */
+    for (PrConn *conn = conns.first; conn; conn = conn->next)
+        shutdown(conn->socket, SHUT_RD);
+    while (conns.first && pthread_cond_timedwait(&conns.ended, &conns.lock, &until) != ETIMEDOUT)
+        ;
+    /* A process with a command that never returns does not end, nor do its sockets: say it here. */
+    for (PrConn *conn = conns.first; conn; conn = conn->next)
+        shutdown(conn->socket, SHUT_RDWR);
+    left = conns.count;
+    pthread_mutex_unlock(&conns.lock);
+    return left;
+}

@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* See gate.h. */
+#define G_LOG_DOMAIN "holdfast.pr"
+
+#include "gate.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/sysmacros.h>
+#include <time.h>
+#include <unistd.h>
+
+/* Commands that are reported in one look at the gates; the others are, a second later. */
+#define GATE_NEWS 16
+
+struct PrGate {
+    PrGate *next;
+    dev_t dev;
+    gboolean is_char;
+    PrTicket *inside;         /* never NULL: a gate without a command is freed */
+    PrTicket *first, **after; /* those who wait; `after` is where the next one goes */
+};
+
+static pthread_mutex_t gates_lock = PTHREAD_MUTEX_INITIALIZER;
+static PrGate *gates; /* all that have a command in them: few, and so a list */
+static pthread_condattr_t gates_clock;
+static int gates_wake = -1;       /* eventfd */
+static atomic_bool gates_watched; /* the main thread looks every second */
+
+/* The coarse clock: it costs nothing, and milliseconds do not matter here. */
+static gint64 gate_now_msec(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    return now.tv_sec * G_GINT64_CONSTANT(1000) + now.tv_nsec / 1000000;
+}
+
+int pr_gate_init(void)
+{
+    int r = pthread_condattr_init(&gates_clock);
+
+    if (r == 0)
+        r = pthread_condattr_setclock(&gates_clock, CLOCK_MONOTONIC);
+    if (r != 0)
+        return -r;
+    gates_wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    return gates_wake < 0 ? -errno : 0;
+}
+
+static PrGate *gate_find(dev_t dev, gboolean is_char)
+{
+    PrGate *gate = gates;
+
+    while (gate && (gate->dev != dev || gate->is_char != is_char))
+        gate = gate->next;
+    return gate;
+}
+
+static void gate_make(PrTicket *ticket, dev_t dev, gboolean is_char)
+{
+    PrGate *gate = g_new0(PrGate, 1);
+
+    gate->dev = dev;
+    gate->is_char = is_char;
+    gate->after = &gate->first;
+    gate->next = gates;
+    gates = gate;
+    gate->inside = ticket;
+    ticket->gate = gate;
+}
+
+static void gate_free(PrGate *gate)
+{
+    PrGate **link = &gates;
+
+    while (*link != gate)
+        link = &(*link)->next;
+    *link = gate->next;
+    g_free(gate);
+}
+
+/* Takes a ticket that has given up out of its queue. */
+static void gate_unqueue(PrGate *gate, PrTicket *ticket)
+{
+    PrTicket **link = &gate->first;
+
+    while (*link != ticket)
+        link = &(*link)->next;
+    *link = ticket->next;
+    if (gate->after == &ticket->next)
+        gate->after = link;
+}
+
+/* With the lock held, which the wait lets go. TRUE: it is the ticket's turn. */
+static gboolean gate_wait(PrGate *gate, PrTicket *ticket)
+{
+    /* from when the command inside has entered: it is that one's slowness which is measured */
+    gint64 until = MAX(gate->inside->since_msec, gate_now_msec() - PR_GATE_PATIENCE_MSEC) +
+                   PR_GATE_PATIENCE_MSEC;
+    gint64 limit = gate_now_msec() + PR_GATE_PATIENCE_MSEC;
+    pthread_cond_t turn;
+
+    pthread_cond_init(&turn, &gates_clock);
+    ticket->turn = &turn;
+    ticket->next = NULL;
+    *gate->after = ticket;
+    gate->after = &ticket->next;
+    while (gate->inside != ticket && gate_now_msec() < until) {
+        struct timespec when = {.tv_sec = until / 1000, .tv_nsec = until % 1000 * 1000000};
+
+        pthread_cond_timedwait(&turn, &gates_lock, &when);
+        if (gate->inside != ticket)
+            until = MIN(gate->inside->since_msec + PR_GATE_PATIENCE_MSEC, limit);
+    }
+    if (gate->inside != ticket)
+        gate_unqueue(gate, ticket);
+    pthread_cond_destroy(&turn);
+    ticket->turn = NULL;
+    return gate->inside == ticket;
+}
+
+gboolean pr_gate_enter(PrTicket *ticket, dev_t dev, gboolean is_char)
+{
+    gboolean entered = TRUE;
+    PrGate *gate;
+
+    ticket->turn = NULL;
+    ticket->reported = ticket->abandoned = FALSE;
+    pthread_mutex_lock(&gates_lock);
+    gate = gate_find(dev, is_char);
+    if (gate) {
+        ticket->gate = gate;
+        entered = gate_wait(gate, ticket);
+    } else {
+        gate_make(ticket, dev, is_char);
+        ticket->since_msec = gate_now_msec();
+    }
+    pthread_mutex_unlock(&gates_lock);
+    if (entered && !atomic_load_explicit(&gates_watched, memory_order_relaxed) &&
+        !atomic_exchange(&gates_watched, true))
+        eventfd_write(gates_wake, 1);
+    return entered;
+}
+
+void pr_gate_leave(PrTicket *ticket)
+{
+    PrGate *gate = ticket->gate;
+    PrTicket *next;
+
+    pthread_mutex_lock(&gates_lock);
+    next = gate->first;
+    gate->inside = next;
+    if (next) {
+        gate->first = next->next;
+        if (gate->after == &next->next)
+            gate->after = &gate->first;
+        next->since_msec = gate_now_msec();
+        pthread_cond_signal(next->turn);
+    } else {
+        gate_free(gate);
+    }
+    pthread_mutex_unlock(&gates_lock);
+}
+
+/* ---- the watch ------------------------------------------------------------------------- */
+
+int pr_gate_watch_fd(void)
+{
+    return gates_wake;
+}
+
+/* What is to be said about a command, once the lock is let go: a log can block. */
+typedef struct GateNews {
+    const char *action;
+    pid_t pid;
+    dev_t dev;
+    gboolean is_char;
+    gboolean abandoned;
+    gint64 msec;
+} GateNews;
+
+static void gate_report(const GateNews *news)
+{
+    g_warning("%s of pid %d on %s device %u:%u has not returned for %d s: %s", news->action,
+              (int)news->pid, news->is_char ? "character" : "block", major(news->dev),
+              minor(news->dev), (int)(news->msec / 1000),
+              news->abandoned ? "its connection is closed; the command can't be called back"
+                              : "other commands to the device are answered with BUSY");
+}
+
+/* TRUE: there is something to say. */
+static gboolean gate_check(const PrGate *gate, PrTicket *ticket, gint64 now, GateNews *ret_news)
+{
+    const PrCommand *command = ticket->command;
+    gint64 msec = now - ticket->since_msec;
+    gboolean abandon = !ticket->abandoned && msec >= PR_GATE_ABANDON_MSEC;
+
+    if (abandon)
+        shutdown(ticket->socket, SHUT_RDWR);
+    else if (ticket->reported || msec < PR_GATE_PATIENCE_MSEC)
+        return FALSE;
+    ticket->reported = TRUE;
+    ticket->abandoned |= abandon;
+    *ret_news = (GateNews){.action = pr_action_name(command->opcode, command->action),
+                           .pid = command->peer->pid,
+                           .dev = gate->dev,
+                           .is_char = gate->is_char,
+                           .abandoned = abandon,
+                           .msec = msec};
+    return TRUE;
+}
+
+gboolean pr_gate_watch(void)
+{
+    gint64 now = gate_now_msec();
+    GateNews news[GATE_NEWS];
+    guint n_news = 0;
+    gboolean busy;
+    eventfd_t ignored;
+
+    eventfd_read(gates_wake, &ignored);
+    pthread_mutex_lock(&gates_lock);
+    busy = gates != NULL;
+    for (PrGate *gate = gates; gate && n_news < GATE_NEWS; gate = gate->next)
+        n_news += gate_check(gate, gate->inside, now, &news[n_news]) ? 1 : 0;
+    pthread_mutex_unlock(&gates_lock);
+    for (guint i = 0; i < n_news; i++)
+        gate_report(&news[i]);
+    if (busy)
+        return TRUE;
+    /* whoever enters from here on wakes the main thread; who entered meanwhile is seen now */
+    atomic_store(&gates_watched, false);
+    return pr_gate_count(NULL) > 0 && !atomic_exchange(&gates_watched, true);
+}
+
+guint pr_gate_count(guint *ret_abandoned)
+{
+    guint count = 0, abandoned = 0;
+
+    pthread_mutex_lock(&gates_lock);
+    for (PrGate *gate = gates; gate; gate = gate->next) {
+        count++;
+        abandoned += gate->inside->abandoned != FALSE;
+    }
+    pthread_mutex_unlock(&gates_lock);
+    if (ret_abandoned)
+        *ret_abandoned = abandoned;
+    return count;
+}

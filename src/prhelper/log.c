@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* See log.h. libsystemd would cost a third of the memory that the helper may use. */
+#include "log.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <syslog.h>
+#include <unistd.h>
+
+static struct {
+    const char *program;
+    PrLogLevel level;
+    gboolean background;
+    gboolean to_syslog;
+    gboolean to_journal;
+} logging;
+
+static int log_priority(GLogLevelFlags flags)
+{
+    if (flags & (G_LOG_LEVEL_ERROR | G_LOG_LEVEL_CRITICAL))
+        return LOG_ERR;
+    if (flags & G_LOG_LEVEL_WARNING)
+        return LOG_WARNING;
+    return flags & (G_LOG_LEVEL_MESSAGE | G_LOG_LEVEL_INFO) ? LOG_INFO : LOG_DEBUG;
+}
+
+static void log_handler(const char *domain, GLogLevelFlags flags, const char *message, void *data)
+{
+    static const int least[] = {
+        [PR_LOG_QUIET] = LOG_ERR, [PR_LOG_NORMAL] = LOG_INFO, [PR_LOG_VERBOSE] = LOG_DEBUG};
+    int priority = log_priority(flags);
+
+    (void)domain;
+    (void)data;
+    if (priority > least[logging.level])
+        return;
+    /* one call each, so that lines of threads do not mix */
+    if (logging.to_syslog)
+        syslog(priority, "%s", message);
+    else if (logging.to_journal)
+        fprintf(stderr, "<%d>%s\n", priority, message); /* sd-daemon(3) */
+    else
+        fprintf(stderr, "%s: %s\n", logging.program, message);
+}
+
+/* Standard error is the journal's (systemd.exec(5)). */
+static gboolean log_is_journal(void)
+{
+    const char *stream = g_getenv("JOURNAL_STREAM");
+    unsigned long long device, inode;
+    struct stat st;
+
+    return stream && sscanf(stream, "%llu:%llu", &device, &inode) == 2 &&
+           fstat(STDERR_FILENO, &st) == 0 && st.st_dev == device && st.st_ino == inode;
+}
+
+void pr_log_open(const char *program, PrLogLevel level, gboolean background)
+{
+    logging.program = program;
+    logging.level = level;
+    logging.background = background;
+    logging.to_journal = log_is_journal();
+    if (background)
+        openlog(program, LOG_PID | LOG_NDELAY, LOG_DAEMON);
+    g_log_set_default_handler(log_handler, NULL);
+}
+
+void pr_log_leave_terminal(void)
+{
+    logging.to_syslog = logging.background;
+}

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Answers that the helper makes itself. */
+#include <string.h>
+
+#include "prhelper.h"
+
+void pr_reply_status(PrReply *reply, int32_t status)
+{
+    reply->status = status;
+    reply->size = 0;
+    memset(reply->sense, 0, sizeof(reply->sense));
+}
+
+void pr_reply_check_condition(PrReply *reply, PrSense sense)
+{
+    pr_reply_status(reply, PR_STATUS_CHECK_CONDITION);
+    /* fixed format, current error (SPC-4, 4.5.3): what qemu-pr-helper sends, byte for byte */
+    reply->sense[0] = 0x70;
+    reply->sense[2] = sense.key;
+    reply->sense[7] = 10; /* bytes that follow */
+    reply->sense[12] = sense.asc;
+    reply->sense[13] = sense.ascq;
+}
