@@ -83,10 +83,15 @@ let text_names = "native_socket"
                | "file_lockspace_dir"
                | "lvm_lockspace_dir"
                | "scsi_lockspace_dir"
+               | "pr_multipath"
+               | "pr_second_vm"
+               | "pr_log"
+               | "pr_log_format"
                | "log_filters"
                | "log_outputs"
 
 let list_names = "driver_config"
+               | "pr_rules"
 
 let number_names = "request_timeout"
                  | "kill_timeout"
@@ -95,6 +100,8 @@ let number_names = "request_timeout"
 
 let flag_names = "auto_disk_leases"
                | "require_lease_for_disks"
+               | "pr_allow_partitions"
+               | "pr_allow_stacked"
 
 let entry = texts text_names | lists list_names | numbers number_names | flags flag_names
 

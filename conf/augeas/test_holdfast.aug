@@ -88,7 +88,7 @@ test Holdfast.lns put "driver_config = [ 'a.b=c' ]\n" after rm "/driver_config/1
 (* Group: The shipped file, with every setting switched on *)
 
 (* shipped: begin; written by test-conf-files.py --update *)
-let shipped = "# Settings of the Holdfast lock daemon, holdfastd.
+let shipped = "# Settings of the Holdfast lock daemon, holdfastd, and of holdfast-pr-helper.
 #
 # Every setting is shown with its default, or with an example where the
 # default is \"not set\". To change one, remove the '#' in front of it. The
@@ -223,6 +223,56 @@ scsi_lockspace_dir = \"/var/lib/libvirt/lockd/scsivolumes\"
 
 #################################################################
 #
+# Persistent reservations
+#
+# These are for holdfast-pr-helper, which carries out the SCSI persistent
+# reservations of guests. It reads them when it starts. The page \"Persistent
+# reservations\" of the documentation explains them.
+#
+
+# How a command reaches the paths of a multipath device: by libmpathpersist
+# where that is installed and does it well, otherwise path by path (\"auto\"); by
+# libmpathpersist, without which there are then no reservations on multipath
+# devices (\"library\"); always path by path (\"paths\").
+#
+pr_multipath = \"auto\"
+
+# Whether a guest may reserve by a partition, or by a device that lies over
+# others (dm-linear, LVM, MD). A reservation is always one of the whole LUN, and
+# concerns everybody who uses any part of it.
+#
+pr_allow_partitions = 0
+pr_allow_stacked = 0
+
+# What to do when a second VM of this host registers on a LUN. For the LUN both
+# are one: each can write while the other one holds the reservation, and a
+# fence stops both. \"allow\", \"warn\" (the log names the other VM) or \"refuse\".
+#
+pr_second_vm = \"warn\"
+
+# Who may use persistent reservations on which LUN, and how. Empty, everybody
+# who can connect may do everything. Otherwise the first rule that fits the VM
+# and the LUN counts, and where none fits the command is refused. A rule has
+# conditions (user, group, cgroup, label, device) and what it allows (keys,
+# preempt, clear); holdfast.conf(5) explains each. For example
+# [ \"cgroup=/machine.slice/machine-qemu*web* device=naa.6001405* keys=0xa000-0xafff\",
+#   \"user=libvirt-qemu device=naa.6001405* preempt=no clear=no\" ]
+#
+pr_rules = [ ]
+
+# Where each command that changes a reservation is logged: \"journal\", \"none\", or
+# the path of a file, which is written to at its end, and opened again after
+# SIGHUP. \"holdfast pr log\" shows it.
+#
+pr_log = \"journal\"
+
+# What a file's lines look like, \"text\" or \"json\".
+#
+pr_log_format = \"text\"
+
+
+#################################################################
+#
 # Logging
 #
 # These three mean what they mean in libvirt's virtlockd.conf, which is read
@@ -255,7 +305,7 @@ log_outputs = \"\"
 "
 
 test Holdfast.lns get shipped =
-  { "#comment" = "Settings of the Holdfast lock daemon, holdfastd." }
+  { "#comment" = "Settings of the Holdfast lock daemon, holdfastd, and of holdfast-pr-helper." }
   { }
   { "#comment" = "Every setting is shown with its default, or with an example where the" }
   { "#comment" = "default is \"not set\". To change one, remove the '#' in front of it. The" }
@@ -386,6 +436,56 @@ test Holdfast.lns get shipped =
   { "#comment" = "The same for SCSI disks, by the identifier that the device reports." }
   { }
   { "scsi_lockspace_dir" = "/var/lib/libvirt/lockd/scsivolumes" }
+  { }
+  { }
+  { "#comment" = "################################################################" }
+  { }
+  { "#comment" = "Persistent reservations" }
+  { }
+  { "#comment" = "These are for holdfast-pr-helper, which carries out the SCSI persistent" }
+  { "#comment" = "reservations of guests. It reads them when it starts. The page \"Persistent" }
+  { "#comment" = "reservations\" of the documentation explains them." }
+  { }
+  { }
+  { "#comment" = "How a command reaches the paths of a multipath device: by libmpathpersist" }
+  { "#comment" = "where that is installed and does it well, otherwise path by path (\"auto\"); by" }
+  { "#comment" = "libmpathpersist, without which there are then no reservations on multipath" }
+  { "#comment" = "devices (\"library\"); always path by path (\"paths\")." }
+  { }
+  { "pr_multipath" = "auto" }
+  { }
+  { "#comment" = "Whether a guest may reserve by a partition, or by a device that lies over" }
+  { "#comment" = "others (dm-linear, LVM, MD). A reservation is always one of the whole LUN, and" }
+  { "#comment" = "concerns everybody who uses any part of it." }
+  { }
+  { "pr_allow_partitions" = "0" }
+  { "pr_allow_stacked" = "0" }
+  { }
+  { "#comment" = "What to do when a second VM of this host registers on a LUN. For the LUN both" }
+  { "#comment" = "are one: each can write while the other one holds the reservation, and a" }
+  { "#comment" = "fence stops both. \"allow\", \"warn\" (the log names the other VM) or \"refuse\"." }
+  { }
+  { "pr_second_vm" = "warn" }
+  { }
+  { "#comment" = "Who may use persistent reservations on which LUN, and how. Empty, everybody" }
+  { "#comment" = "who can connect may do everything. Otherwise the first rule that fits the VM" }
+  { "#comment" = "and the LUN counts, and where none fits the command is refused. A rule has" }
+  { "#comment" = "conditions (user, group, cgroup, label, device) and what it allows (keys," }
+  { "#comment" = "preempt, clear); holdfast.conf(5) explains each. For example" }
+  { "#comment" = "[ \"cgroup=/machine.slice/machine-qemu*web* device=naa.6001405* keys=0xa000-0xafff\"," }
+  { "#comment" = "\"user=libvirt-qemu device=naa.6001405* preempt=no clear=no\" ]" }
+  { }
+  { "pr_rules" }
+  { }
+  { "#comment" = "Where each command that changes a reservation is logged: \"journal\", \"none\", or" }
+  { "#comment" = "the path of a file, which is written to at its end, and opened again after" }
+  { "#comment" = "SIGHUP. \"holdfast pr log\" shows it." }
+  { }
+  { "pr_log" = "journal" }
+  { }
+  { "#comment" = "What a file's lines look like, \"text\" or \"json\"." }
+  { }
+  { "pr_log_format" = "text" }
   { }
   { }
   { "#comment" = "################################################################" }

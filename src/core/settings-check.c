@@ -22,6 +22,7 @@ static ConfType settings_kind_type(SettingsKind kind)
     case SETTINGS_UNUSED:
         return CONF_NUMBER;
     case SETTINGS_DRIVER_OPTIONS:
+    case SETTINGS_PR_RULES:
         return CONF_LIST;
     default:
         return CONF_STRING;
@@ -41,6 +42,8 @@ static const char *settings_kind_example(const SettingsKey *key)
         return "\"/some/path\"";
     case SETTINGS_DRIVER_OPTIONS:
         return "[ \"driver.key=value\" ]";
+    case SETTINGS_PR_RULES:
+        return "[ \"user=libvirt-qemu device=naa.6001405*\" ]";
     case SETTINGS_LOG_FILTERS:
         return "\"1:name\"";
     case SETTINGS_LOG_OUTPUTS:
@@ -253,6 +256,11 @@ gboolean settings_check_value(SettingsContext *context, SettingsValue *ret_value
         return settings_check_number(context, &ret_value->number);
     case SETTINGS_DRIVER_OPTIONS:
         return settings_check_driver_options(context, &ret_value->array);
+    case SETTINGS_PR_RULES:
+        return settings_check_pr_rules(context, &ret_value->array);
+    case SETTINGS_CHOICE:
+    case SETTINGS_PR_LOG:
+        return settings_check_choice(context, &ret_value->string);
     case SETTINGS_LOG_FILTERS:
         return settings_check_log_filters(context, &ret_value->array);
     case SETTINGS_LOG_OUTPUTS:

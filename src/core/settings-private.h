@@ -44,6 +44,10 @@ gboolean settings_check_value(SettingsContext *context, SettingsValue *ret_value
 gboolean settings_check_log_filters(SettingsContext *context, GPtrArray **ret_filters);
 gboolean settings_check_log_outputs(SettingsContext *context, GPtrArray **ret_outputs);
 
+/** What holdfast-pr-helper's keys need, in settings-pr.c: as settings_check_value(). */
+gboolean settings_check_choice(SettingsContext *context, char **ret_string);
+gboolean settings_check_pr_rules(SettingsContext *context, GPtrArray **ret_rules);
+
 /** The inverse, for settings_value_to_string(): the array as the string of the file. */
 char *settings_log_filters_to_string(const GPtrArray *filters);
 char *settings_log_outputs_to_string(const GPtrArray *outputs);

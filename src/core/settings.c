@@ -6,6 +6,7 @@
  *
  * Reads the files it is told to and nothing else. Does not log.
  */
+#include "core/pr-rule.h"
 #include "core/settings-private.h"
 
 #include <string.h>
@@ -94,6 +95,7 @@ static void settings_store(Settings *settings, SettingsContext *context, Setting
         settings_member(guint, settings, key) = value->number;
         break;
     case SETTINGS_DRIVER_OPTIONS:
+    case SETTINGS_PR_RULES:
     case SETTINGS_LOG_FILTERS:
     case SETTINGS_LOG_OUTPUTS:
         g_ptr_array_unref(settings_member(GPtrArray *, settings, key));
@@ -269,6 +271,7 @@ Settings *settings_new(void)
     Settings *settings = g_new0(Settings, 1);
 
     settings->driver_config = settings_driver_options_new();
+    settings->pr_rules = pr_rules_new();
     settings->log_filters = settings_log_filters_new();
     settings->log_outputs = settings_log_outputs_new();
     settings_apply_defaults(settings);
@@ -288,6 +291,7 @@ void settings_free(Settings *settings)
         case SETTINGS_UNUSED:
             break;
         case SETTINGS_DRIVER_OPTIONS:
+        case SETTINGS_PR_RULES:
         case SETTINGS_LOG_FILTERS:
         case SETTINGS_LOG_OUTPUTS:
             g_ptr_array_unref(settings_member(GPtrArray *, settings, &keys[i]));
@@ -338,6 +342,20 @@ static char *settings_driver_options_to_string(const GPtrArray *options)
     return g_string_free(text, FALSE);
 }
 
+static char *settings_pr_rules_to_string(const GPtrArray *rules)
+{
+    GString *text = g_string_new("[");
+
+    for (guint i = 0; i < rules->len; i++) {
+        const PrRule *rule = g_ptr_array_index(rules, i);
+        g_autofree char *quoted = settings_quote(rule->text);
+
+        g_string_append_printf(text, "%s%s", i > 0 ? ", " : " ", quoted);
+    }
+    g_string_append(text, " ]");
+    return g_string_free(text, FALSE);
+}
+
 char *settings_value_to_string(const Settings *settings, const SettingsKey *key)
 {
     g_autofree char *made = NULL;
@@ -351,6 +369,8 @@ char *settings_value_to_string(const Settings *settings, const SettingsKey *key)
         return g_strdup_printf("%u", settings_member(const guint, settings, key));
     case SETTINGS_DRIVER_OPTIONS:
         return settings_driver_options_to_string(settings->driver_config);
+    case SETTINGS_PR_RULES:
+        return settings_pr_rules_to_string(settings->pr_rules);
     case SETTINGS_LOG_FILTERS:
         text = made = settings_log_filters_to_string(settings->log_filters);
         break;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The daemon's settings: what they are, their defaults, and how holdfast.conf and libvirt's own
+ * The daemons' settings: what they are, their defaults, and how holdfast.conf and libvirt's own
  * virtlockd.conf and qemu-lockd.conf fill them in.
  *
  * Loading never stops at the first mistake. Everything that is wrong or odd goes into an array of
@@ -100,7 +100,7 @@ typedef struct SettingsDriverOption {
 } SettingsDriverOption;
 
 /** Number of keys in all files together; the table of settings-schema.c has to agree. */
-#define SETTINGS_KEY_COUNT 21
+#define SETTINGS_KEY_COUNT 28
 
 /**
  * All settings. Strings are NULL when not set, which is also what "" in a file means. The arrays
@@ -127,6 +127,15 @@ typedef struct Settings {
     char *file_lockspace_dir;         /**< NULL: direct locks; the same for the next two */
     char *lvm_lockspace_dir;
     char *scsi_lockspace_dir;
+
+    /* of holdfast-pr-helper, which reads the same file */
+    char *pr_multipath; /**< "auto", "library" or "paths" */
+    gboolean pr_allow_partitions;
+    gboolean pr_allow_stacked;
+    char *pr_second_vm;  /**< "allow", "warn" or "refuse" */
+    GPtrArray *pr_rules; /**< of PrRule, in the order of the file; empty: no restrictions */
+    char *pr_log;        /**< "journal", "none", or the absolute path of a file */
+    char *pr_log_format; /**< of a file: "text" or "json" */
 
     guint8 origin[SETTINGS_KEY_COUNT]; /**< a SettingsFile for each key; use settings_origin() */
 } Settings;
@@ -185,6 +194,9 @@ typedef enum SettingsKind {
     SETTINGS_HOST,           /**< name of a host; char * */
     SETTINGS_DRIVER,         /**< name of a driver; char * */
     SETTINGS_DRIVER_OPTIONS, /**< list of "driver.key=value"; GPtrArray * */
+    SETTINGS_CHOICE,         /**< one of the words in `choices`; char * */
+    SETTINGS_PR_LOG,         /**< one of the words in `choices`, or an absolute path; char * */
+    SETTINGS_PR_RULES,       /**< list of rules, see pr-rule.h; GPtrArray * */
     SETTINGS_LOG_FILTERS,    /**< string; GPtrArray * */
     SETTINGS_LOG_OUTPUTS,    /**< string; GPtrArray * */
     SETTINGS_UNUSED,         /**< a number that is checked and not kept; no member */
@@ -199,6 +211,7 @@ typedef struct SettingsKey {
     guint max;           /**< of a number */
     const char *initial; /**< the default, as a file would say it; NULL: not set */
     gsize offset;        /**< of the member in Settings */
+    const char *choices; /**< words, separated by blanks */
     const char *help;    /**< one line for people */
 } SettingsKey;
 

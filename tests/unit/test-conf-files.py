@@ -34,8 +34,9 @@ SETTING = re.compile(r"^#?([a-z_]+) = (.*)$")
 LENS_LISTS = {
     "flag_names": {"BOOL"},
     "number_names": {"NUMBER"},
-    "list_names": {"DRIVER_OPTIONS"},
-    "text_names": {"PATH", "SOCKET", "GROUP", "HOST", "DRIVER", "LOG_FILTERS", "LOG_OUTPUTS"},
+    "list_names": {"DRIVER_OPTIONS", "PR_RULES"},
+    "text_names": {"PATH", "SOCKET", "GROUP", "HOST", "DRIVER", "CHOICE", "PR_LOG",
+                   "LOG_FILTERS", "LOG_OUTPUTS"},
 }
 
 
