@@ -32,6 +32,7 @@ static const int calls_allowed[] = {
     SCMP_SYS(getpeername),
     SCMP_SYS(shutdown),
     SCMP_SYS(connect),
+    SCMP_SYS(socketpair), /* for the answer of holdfast-pr-multipath */
     SCMP_SYS(poll),
     SCMP_SYS(ppoll),
     /* descriptors; what can be opened is Landlock's business */

@@ -158,7 +158,8 @@ static gboolean confine_allow(int rules, const char *path, uint64_t rights)
     return r == 0;
 }
 
-static gboolean confine_allow_needed(int rules, const char *const removed[], gsize n_removed)
+static gboolean confine_allow_needed(int rules, const char *const removed[], gsize n_removed,
+                                     const char *log)
 {
     const uint64_t read = LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR;
     gboolean fine = confine_allow(rules, "/sys", read) && confine_allow(rules, "/proc", read) &&
@@ -171,11 +172,14 @@ static gboolean confine_allow_needed(int rules, const char *const removed[], gsi
 
         fine = !dir || confine_allow(rules, dir, LANDLOCK_ACCESS_FS_REMOVE_FILE);
     }
-    return fine;
+    /* the log of commands is opened again, after logrotate has given it another name */
+    return fine &&
+           (!log ||
+            confine_allow(rules, log, LANDLOCK_ACCESS_FS_MAKE_REG | LANDLOCK_ACCESS_FS_WRITE_FILE));
 }
 
-gboolean pr_confine_files(const char *const removed[], gsize n_removed, gboolean *ret_active,
-                          char **ret_error)
+gboolean pr_confine_files(const char *const removed[], gsize n_removed, const char *log,
+                          gboolean *ret_active, char **ret_error)
 {
     const struct landlock_ruleset_attr attr = {.handled_access_fs = CONFINE_RIGHTS};
     int rules = (int)syscall(SYS_landlock_create_ruleset, &attr, sizeof(attr), 0);
@@ -186,7 +190,7 @@ gboolean pr_confine_files(const char *const removed[], gsize n_removed, gboolean
         return TRUE;
     if (rules < 0)
         return confine_fail(ret_error, "make rules for files");
-    fine = confine_allow_needed(rules, removed, n_removed) &&
+    fine = confine_allow_needed(rules, removed, n_removed, log) &&
            syscall(SYS_landlock_restrict_self, rules, 0) == 0;
     if (!fine)
         confine_fail(ret_error, "give up access to files");

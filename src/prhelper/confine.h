@@ -33,12 +33,12 @@ gboolean pr_confine_identity(const char *user, const char *group, PrIdentity *re
 gboolean pr_confine_privileges(const PrIdentity *identity, uint64_t capabilities, char **ret_error);
 
 /**
- * Of the file system, only reading /proc and /sys, /dev/null, and removing files from the
- * directories of `removed`, whose elements may be NULL (Landlock). A kernel without it is no error:
- * then *ret_active is FALSE.
+ * Of the file system, only reading /proc and /sys, /dev/null, removing files from the directories
+ * of `removed`, whose elements may be NULL, and writing files in the directory `log`, which may be
+ * NULL (Landlock). A kernel without it is no error: then *ret_active is FALSE.
  */
-gboolean pr_confine_files(const char *const removed[], gsize n_removed, gboolean *ret_active,
-                          char **ret_error);
+gboolean pr_confine_files(const char *const removed[], gsize n_removed, const char *log,
+                          gboolean *ret_active, char **ret_error);
 
 /** Of the system calls, only those that serving needs; another one fails with EPERM (seccomp). */
 gboolean pr_confine_calls(char **ret_error);

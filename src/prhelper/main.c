@@ -38,6 +38,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "audit.h"
 #include "confine.h"
 #include "conn.h"
 #include "core/settings.h"
@@ -209,7 +210,8 @@ static gboolean helper_confine(Helper *self)
     gboolean files = FALSE;
 
     if (!pr_confine_privileges(&self->identity, pr_backends_capabilities(), &error) ||
-        !pr_confine_files(removed, G_N_ELEMENTS(removed), &files, &error) ||
+        !pr_confine_files(removed, G_N_ELEMENTS(removed), pr_audit_directory(self->config->audit),
+                          &files, &error) ||
         !pr_confine_calls(&error))
         return helper_fail(self, error);
     if (!files)
@@ -290,7 +292,9 @@ static gboolean helper_take_signal(Helper *self)
     if (read(self->signals, &info, sizeof(info)) != sizeof(info))
         return FALSE;
     if (info.ssi_signo == SIGHUP) {
-        g_message("SIGHUP: the configuration is read at the start only");
+        g_message("SIGHUP: the log of commands is opened again; the configuration is read at the "
+                  "start only");
+        pr_audit_reopen(self->config->audit);
         return FALSE;
     }
     g_message("SIG%s: ending", sigabbrev_np((int)info.ssi_signo));

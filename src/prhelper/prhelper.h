@@ -242,8 +242,8 @@ typedef struct PrBackend {
 } PrBackend;
 
 extern const PrBackend pr_backend_sg_io;  /**< sg-io.c: SCSI */
-extern const PrBackend pr_backend_mpath;  /**< mpath.c: dm-multipath through libmpathpersist */
-extern const PrBackend pr_backend_kernel; /**< kernel.c: IOC_PR_*: dm-multipath, NVMe */
+extern const PrBackend pr_backend_mpath;  /**< mpath.c: dm-multipath */
+extern const PrBackend pr_backend_kernel; /**< kernel.c: the kernel's IOC_PR_*, for NVMe */
 
 /**
  * SG_IO with the command's CDB and data, as the SCSI back end does it: for back ends that need it
@@ -261,9 +261,9 @@ typedef struct PrAudit PrAudit;   /**< audit.c: where the records go */
 
 /** How commands to a dm-multipath map are carried out. */
 typedef enum PrMultipath {
-    PR_MULTIPATH_AUTO,    /**< libmpathpersist where it can be loaded, otherwise the kernel */
-    PR_MULTIPATH_LIBRARY, /**< libmpathpersist or a refusal */
-    PR_MULTIPATH_KERNEL,  /**< the kernel's ioctls */
+    PR_MULTIPATH_AUTO,    /**< libmpathpersist where it can be loaded, otherwise path by path */
+    PR_MULTIPATH_LIBRARY, /**< libmpathpersist has to be there */
+    PR_MULTIPATH_PATHS,   /**< path by path, always */
 } PrMultipath;
 
 /** All settings of the helper. Read at the start, never changed. */

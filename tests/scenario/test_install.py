@@ -157,7 +157,7 @@ def test_links(installed, name, place, program):
     """libvirt finds our programs by stock's names, in a directory with nothing but the keeper."""
     directory = installed.dir("libexecdir", "holdfast")
     assert sorted(path.name for path in directory.iterdir()) == [
-        "holdfast-keeper", "qemu-pr-helper", "virtlockd"]
+        "holdfast-keeper", "holdfast-pr-multipath", "qemu-pr-helper", "virtlockd"]
     link = directory / name
     assert not os.path.isabs(os.readlink(link))
     assert link.resolve() == installed.dir(place, program).resolve()
