@@ -126,7 +126,8 @@ gboolean pr_confine_privileges(const PrIdentity *identity, uint64_t capabilities
     if (!confine_become(identity, ret_error) ||
         !confine_set_capabilities(permitted & capabilities, ret_error))
         return FALSE;
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
+        (!PR_CONFINE_LOOSELY && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0))
         return confine_fail(ret_error, "give up new privileges");
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
     if ((permitted & capabilities) != capabilities)
@@ -162,10 +163,13 @@ static gboolean confine_allow_needed(int rules, const char *const removed[], gsi
                                      const char *log)
 {
     const uint64_t read = LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR;
-    gboolean fine = confine_allow(rules, "/sys", read) && confine_allow(rules, "/proc", read) &&
-                    /* in the background, instead of the terminal */
-                    confine_allow(rules, "/dev/null",
-                                  LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_WRITE_FILE);
+    gboolean fine =
+        (!PR_CONFINE_LOOSELY ||
+         confine_allow(rules, "/", CONFINE_RIGHTS & ~(uint64_t)LANDLOCK_ACCESS_FS_EXECUTE)) &&
+        confine_allow(rules, "/sys", read) && confine_allow(rules, "/proc", read) &&
+        /* in the background, instead of the terminal */
+        confine_allow(rules, "/dev/null",
+                      LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_WRITE_FILE);
 
     for (gsize i = 0; fine && i < n_removed; i++) {
         g_autofree char *dir = removed[i] ? g_path_get_dirname(removed[i]) : NULL;

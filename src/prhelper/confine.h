@@ -11,6 +11,15 @@
 
 G_BEGIN_DECLS
 
+/** A sanitizer's run-time needs calls and files that no helper does: it writes its reports, and
+ * looks for leaks with a tracer. Such a build is confined in form only; programs it still can't
+ * start. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define PR_CONFINE_LOOSELY 1
+#else
+#define PR_CONFINE_LOOSELY 0
+#endif
+
 /** Who to become. */
 typedef struct PrIdentity {
     uid_t uid;

@@ -143,8 +143,11 @@ static void dispatch_to_disk(Dispatch *self, int socket, const struct stat *st)
     PrCommand *command = self->command;
     PrTicket ticket = {.command = command, .socket = socket};
 
+    command->device = pr_device_recall(command->fd, st->st_rdev, is_char);
+    /* a command for several paths is several commands: only those of SCSI itself share a gate */
+    ticket.shared =
+        command->opcode == PR_OPCODE_IN && command->device && command->device->kind == PR_KIND_SCSI;
     if (!pr_gate_enter(&ticket, st->st_rdev, is_char)) {
-        command->device = pr_device_recall(command->fd, st->st_rdev, is_char);
         if (!command->device)
             command->device = pr_device_none();
         pr_reply_status(self->reply, PR_STATUS_BUSY);
@@ -152,7 +155,8 @@ static void dispatch_to_disk(Dispatch *self, int socket, const struct stat *st)
         dispatch_record(self, TRUE);
         return;
     }
-    command->device = pr_device_get(command->fd, st->st_rdev, is_char);
+    if (!command->device)
+        command->device = pr_device_get(command->fd, st->st_rdev, is_char);
     if (command->device) {
         dispatch_execute(self);
     } else {

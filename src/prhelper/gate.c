@@ -16,12 +16,18 @@
 /* Commands that are reported in one look at the gates; the others are, a second later. */
 #define GATE_NEWS 16
 
+/* A list of tickets, and where the next one goes. */
+typedef struct GateList {
+    PrTicket *first, **end;
+} GateList;
+
 struct PrGate {
     PrGate *next;
     dev_t dev;
     gboolean is_char;
-    PrTicket *inside;         /* never NULL: a gate without a command is freed */
-    PrTicket *first, **after; /* those who wait; `after` is where the next one goes */
+    GateList inside; /* the longest inside comes first; never empty: such a gate is freed */
+    guint n_inside;
+    GateList waiting;
 };
 
 static pthread_mutex_t gates_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -60,17 +66,17 @@ static PrGate *gate_find(dev_t dev, gboolean is_char)
     return gate;
 }
 
-static void gate_make(PrTicket *ticket, dev_t dev, gboolean is_char)
+static PrGate *gate_make(dev_t dev, gboolean is_char)
 {
     PrGate *gate = g_new0(PrGate, 1);
 
     gate->dev = dev;
     gate->is_char = is_char;
-    gate->after = &gate->first;
+    gate->inside.end = &gate->inside.first;
+    gate->waiting.end = &gate->waiting.first;
     gate->next = gates;
     gates = gate;
-    gate->inside = ticket;
-    ticket->gate = gate;
+    return gate;
 }
 
 static void gate_free(PrGate *gate)
@@ -83,44 +89,92 @@ static void gate_free(PrGate *gate)
     g_free(gate);
 }
 
-/* Takes a ticket that has given up out of its queue. */
-static void gate_unqueue(PrGate *gate, PrTicket *ticket)
+static void gate_append(GateList *list, PrTicket *ticket)
 {
-    PrTicket **link = &gate->first;
+    ticket->next = NULL;
+    *list->end = ticket;
+    list->end = &ticket->next;
+}
+
+static void gate_remove(GateList *list, PrTicket *ticket)
+{
+    PrTicket **link = &list->first;
 
     while (*link != ticket)
         link = &(*link)->next;
     *link = ticket->next;
-    if (gate->after == &ticket->next)
-        gate->after = link;
+    if (list->end == &ticket->next)
+        list->end = link;
 }
 
-/* With the lock held, which the wait lets go. TRUE: it is the ticket's turn. */
+/* A command is inside for so long that no other one is let in. */
+static gboolean gate_is_stuck(const PrGate *gate)
+{
+    return gate->inside.first &&
+           gate_now_msec() - gate->inside.first->since_msec >= PR_GATE_PATIENCE_MSEC;
+}
+
+/* Whether the ticket may be inside together with those who are. */
+static gboolean gate_admits(const PrGate *gate, const PrTicket *ticket)
+{
+    if (gate->n_inside == 0)
+        return TRUE;
+    return ticket->shared && gate->inside.first->shared && gate->n_inside < PR_GATE_SHARED_MAX;
+}
+
+static void gate_let_in(PrGate *gate, PrTicket *ticket)
+{
+    ticket->is_inside = TRUE;
+    ticket->since_msec = gate_now_msec();
+    gate_append(&gate->inside, ticket);
+    gate->n_inside++;
+}
+
+/* Those at the head of the queue for whom there is room now. */
+static void gate_let_in_next(PrGate *gate)
+{
+    PrTicket *next;
+
+    while ((next = gate->waiting.first) && gate_admits(gate, next)) {
+        gate_remove(&gate->waiting, next);
+        gate_let_in(gate, next);
+        pthread_cond_signal(next->turn);
+    }
+}
+
+/* Until when a ticket waits that has come at `begin`: its own patience, and that for the command
+ * that is inside longest, whichever ends first. */
+static gint64 gate_deadline(const PrGate *gate, gint64 begin)
+{
+    return MIN(gate->inside.first->since_msec, begin) + PR_GATE_PATIENCE_MSEC;
+}
+
+/* With the lock held, which the wait lets go. TRUE: the ticket is inside. */
 static gboolean gate_wait(PrGate *gate, PrTicket *ticket)
 {
-    /* from when the command inside has entered: it is that one's slowness which is measured */
-    gint64 until = MAX(gate->inside->since_msec, gate_now_msec() - PR_GATE_PATIENCE_MSEC) +
-                   PR_GATE_PATIENCE_MSEC;
-    gint64 limit = gate_now_msec() + PR_GATE_PATIENCE_MSEC;
+    const gint64 begin = gate_now_msec();
     pthread_cond_t turn;
 
     pthread_cond_init(&turn, &gates_clock);
     ticket->turn = &turn;
-    ticket->next = NULL;
-    *gate->after = ticket;
-    gate->after = &ticket->next;
-    while (gate->inside != ticket && gate_now_msec() < until) {
-        struct timespec when = {.tv_sec = until / 1000, .tv_nsec = until % 1000 * 1000000};
+    gate_append(&gate->waiting, ticket);
+    /* as long as somebody waits, there is somebody inside, and so the gate stays */
+    while (!ticket->is_inside) {
+        const gint64 until = gate_deadline(gate, begin);
+        const struct timespec when = {.tv_sec = until / 1000, .tv_nsec = until % 1000 * 1000000};
 
+        if (gate_now_msec() >= until)
+            break;
         pthread_cond_timedwait(&turn, &gates_lock, &when);
-        if (gate->inside != ticket)
-            until = MIN(gate->inside->since_msec + PR_GATE_PATIENCE_MSEC, limit);
     }
-    if (gate->inside != ticket)
-        gate_unqueue(gate, ticket);
+    if (!ticket->is_inside) {
+        gate_remove(&gate->waiting, ticket);
+        /* it may have kept others out who could have shared the gate */
+        gate_let_in_next(gate);
+    }
     pthread_cond_destroy(&turn);
     ticket->turn = NULL;
-    return gate->inside == ticket;
+    return ticket->is_inside;
 }
 
 gboolean pr_gate_enter(PrTicket *ticket, dev_t dev, gboolean is_char)
@@ -129,16 +183,16 @@ gboolean pr_gate_enter(PrTicket *ticket, dev_t dev, gboolean is_char)
     PrGate *gate;
 
     ticket->turn = NULL;
-    ticket->reported = ticket->abandoned = FALSE;
+    ticket->is_inside = ticket->reported = ticket->abandoned = FALSE;
     pthread_mutex_lock(&gates_lock);
     gate = gate_find(dev, is_char);
-    if (gate) {
-        ticket->gate = gate;
+    if (!gate)
+        gate = gate_make(dev, is_char);
+    ticket->gate = gate;
+    if (!gate->waiting.first && gate_admits(gate, ticket) && !gate_is_stuck(gate))
+        gate_let_in(gate, ticket);
+    else
         entered = gate_wait(gate, ticket);
-    } else {
-        gate_make(ticket, dev, is_char);
-        ticket->since_msec = gate_now_msec();
-    }
     pthread_mutex_unlock(&gates_lock);
     if (entered && !atomic_load_explicit(&gates_watched, memory_order_relaxed) &&
         !atomic_exchange(&gates_watched, true))
@@ -149,20 +203,13 @@ gboolean pr_gate_enter(PrTicket *ticket, dev_t dev, gboolean is_char)
 void pr_gate_leave(PrTicket *ticket)
 {
     PrGate *gate = ticket->gate;
-    PrTicket *next;
 
     pthread_mutex_lock(&gates_lock);
-    next = gate->first;
-    gate->inside = next;
-    if (next) {
-        gate->first = next->next;
-        if (gate->after == &next->next)
-            gate->after = &gate->first;
-        next->since_msec = gate_now_msec();
-        pthread_cond_signal(next->turn);
-    } else {
+    gate_remove(&gate->inside, ticket);
+    gate->n_inside--;
+    gate_let_in_next(gate);
+    if (gate->n_inside == 0)
         gate_free(gate);
-    }
     pthread_mutex_unlock(&gates_lock);
 }
 
@@ -226,7 +273,9 @@ gboolean pr_gate_watch(void)
     pthread_mutex_lock(&gates_lock);
     busy = gates != NULL;
     for (PrGate *gate = gates; gate && n_news < GATE_NEWS; gate = gate->next)
-        n_news += gate_check(gate, gate->inside, now, &news[n_news]) ? 1 : 0;
+        for (PrTicket *ticket = gate->inside.first; ticket && n_news < GATE_NEWS;
+             ticket = ticket->next)
+            n_news += gate_check(gate, ticket, now, &news[n_news]) ? 1 : 0;
     pthread_mutex_unlock(&gates_lock);
     for (guint i = 0; i < n_news; i++)
         gate_report(&news[i]);
@@ -243,8 +292,9 @@ guint pr_gate_count(guint *ret_abandoned)
 
     pthread_mutex_lock(&gates_lock);
     for (PrGate *gate = gates; gate; gate = gate->next) {
-        count++;
-        abandoned += gate->inside->abandoned != FALSE;
+        count += gate->n_inside;
+        for (const PrTicket *ticket = gate->inside.first; ticket; ticket = ticket->next)
+            abandoned += ticket->abandoned != FALSE;
     }
     pthread_mutex_unlock(&gates_lock);
     if (ret_abandoned)

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * One command at a time for each device, in the order in which they came, and nobody waits for
- * ever: the gates in front of the devices.
+ * The gates in front of the devices: commands enter in the order in which they came, and nobody
+ * waits for ever. A command that changes something is alone in there; those that only read, which
+ * a SCSI device can deal with together, share the gate.
  *
  * A command that does not return (storage that hangs, PREEMPT AND ABORT over tcm_loop) keeps its
  * own thread and its device's gate, and nothing else. Seconds after it has entered:
  *
- *      0   A enters. B, for the same device, waits.
+ *      0   A enters. B, for the same device, waits (or shares the gate, and has the fate of A).
  *      5   PR_GATE_PATIENCE: B has waited enough. BUSY: "nothing was done, try again later"
  *          (SAM-5, 5.3.1). Whoever comes from now on gets that at once, until A has returned.
  *     20   The kernel's own time limit for A (PR_SG_TIMEOUT in sg-io.c). Mostly its error handler
@@ -33,18 +34,23 @@ G_BEGIN_DECLS
 
 #define PR_GATE_PATIENCE_MSEC 5000
 #define PR_GATE_ABANDON_MSEC 30000
+/* Commands that read, in one device at once: enough to keep it busy, and so many threads at most
+ * hang in it with them. */
+#define PR_GATE_SHARED_MAX 16
 
 typedef struct PrGate PrGate;
 
 /** A command's place at a gate. On the stack of its thread, from pr_gate_enter() to _leave(). */
 typedef struct PrTicket {
     const PrCommand *command;
-    int socket; /**< of its connection */
+    int socket;      /**< of its connection */
+    gboolean shared; /**< others that are shared may be inside as well */
     /* private */
     PrGate *gate;
     struct PrTicket *next;
     pthread_cond_t *turn; /* only while it waits */
-    gint64 since_msec;
+    gint64 since_msec;    /* inside since then */
+    gboolean is_inside;
     gboolean reported;
     gboolean abandoned;
 } PrTicket;

@@ -8,10 +8,11 @@
  *
  * Threads. Each connection has a thread of its own, which reads a request, carries it out and
  * answers; what blocks (the ioctl, /sys) blocks in that thread. Everything below marked "in the
- * connection's thread" runs there, while the gate of the command's device is held: for one device
- * at most one such call is under way at a time, for different devices there are several at once.
- * A module that keeps state across devices (policy, audit) therefore protects it with a mutex of
- * its own, and holds that mutex over no call that can block on a device.
+ * connection's thread" runs there, while the gate of the command's device is held (gate.h): for one
+ * device at most one such call is under way at a time, but that several PERSISTENT RESERVE IN of a
+ * PR_KIND_SCSI device may be; for different devices there are several at once. A module that keeps
+ * state across devices (policy, audit) therefore protects it with a mutex of its own, and holds
+ * that mutex over no call that can block on a device.
  *
  * Stacks are small (PR_STACK_BYTES): nothing big goes on them. Memory is part of the contract
  * (4 MB idle): nothing here links libsystemd, and what one command allocates it frees.
