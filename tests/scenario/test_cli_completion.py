@@ -18,6 +18,7 @@ COMPLETIONS = lock_rig.REPOSITORY / "completions"
 MAN = lock_rig.REPOSITORY / "docs" / "man"
 BUILTIN = ("help", "version")  # verbs without a manual page of their own
 VERBS = ("run", "acquire", "release", "locks", "who", "status", "metrics", "watch", "drivers",
+VERBS = ("run", "acquire", "release", "locks", "who", "status", "watch", "drivers", "pr",
          "check-config")
 
 # Each shell prints <<BUFFER>> on Ctrl-X P, completes with one Tab, and never asks or pages.
@@ -134,6 +135,10 @@ def test_completion(shell, daemon):
             ("metrics --out", "metrics --output "),
             ("metrics -o a.i", "metrics -o a.img"),
             ("drivers lo", "drivers lockd"),
+            ("pr sta", "pr status"),
+            ("pr status a.i", "pr status a.img"),
+            ("pr log --fol", "pr log --follow"),
+            ("pr log --file a.i", "pr log --file a.img"),
             ("check-config a.i", "check-config a.img"),
             ("help rel", "help release")):
         _, completed = shell.complete(f"holdfast {text}")

@@ -4,6 +4,7 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -116,7 +117,11 @@ static int library_call(int fd, const SpcOut *out, char *text, size_t size)
         return -1;
     }
     if (pid == 0) {
+        int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
         prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (null >= 0)
+            dup2(null, STDERR_FILENO); /* it talks of limits that it does not need */
         _exit(library_run(fd, out));
     }
     result = library_wait(pid);
