@@ -66,6 +66,11 @@ void pr_log_open(const char *program, PrLogLevel level, gboolean background)
     g_log_set_default_handler(log_handler, NULL);
 }
 
+gboolean pr_log_in_background(void)
+{
+    return logging.background;
+}
+
 void pr_log_leave_terminal(void)
 {
     logging.to_syslog = logging.background;

@@ -18,6 +18,9 @@ typedef enum PrLogLevel {
 /** Before threads exist. `program` is static. */
 void pr_log_open(const char *program, PrLogLevel level, gboolean background);
 
+/** Whether the process is to leave its terminal: who is started by it has to do so, too. */
+gboolean pr_log_in_background(void);
+
 /** The terminal is left: from now on to syslog, if `background` was said. */
 void pr_log_leave_terminal(void);
 

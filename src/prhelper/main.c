@@ -219,12 +219,11 @@ static gboolean helper_confine(Helper *self)
     return TRUE;
 }
 
-/* Paths are made absolute before the background's chdir(). */
-static gboolean helper_absolute_paths(Helper *self)
+/* Before the background's chdir(); freed by helper_free(). */
+static void helper_absolute_paths(Helper *self)
 {
     self->options.socket = g_canonicalize_filename(self->options.socket, NULL);
     self->options.pid_file = g_canonicalize_filename(self->options.pid_file, NULL);
-    return TRUE;
 }
 
 static gboolean helper_bring_up(Helper *self)
@@ -241,7 +240,6 @@ static gboolean helper_bring_up(Helper *self)
         return helper_fail(self,
                            "--socket makes no sense with a socket from systemd; leave it away");
     self->activated = handed_over == 1;
-    helper_absolute_paths(self);
     pr_log_open(options->program, options->log_level, options->background);
     if (!pr_confine_identity(options->user, options->group, &self->identity, &error))
         return helper_fail(self, error);
@@ -375,6 +373,7 @@ int main(int argc, char **argv)
 
     if (code >= 0)
         return code;
+    helper_absolute_paths(&self);
     fine = helper_bring_up(&self) && helper_serve(&self);
     if (!helper_bring_down(&self))
         _exit(fine ? EXIT_SUCCESS : EXIT_FAILURE);

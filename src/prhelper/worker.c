@@ -5,10 +5,13 @@
 #include "prhelper/worker.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#include "prhelper/log.h"
 
 #define WORKER_NAME "holdfast-pr-multipath"
 
@@ -33,8 +36,15 @@ static char *worker_find(void)
 static void worker_become(const char *path, int socket)
 {
     char *const argv[] = {(char *)(uintptr_t)WORKER_NAME, NULL};
+    int null = pr_log_in_background() ? open("/dev/null", O_RDWR | O_CLOEXEC) : -1;
     sigset_t none;
 
+    /* who waits for the end of our output, as a caller of -d does, must not wait for this process
+     */
+    if (null >= 0) {
+        dup2(null, STDOUT_FILENO);
+        dup2(null, STDERR_FILENO);
+    }
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     if (dup2(socket, MPATH_SOCKET) == MPATH_SOCKET)
