@@ -238,8 +238,10 @@ def test_driver_symbols(installed):
 
 def expected_units(kind):
     """The names of the units."""
-    metrics = ["holdfast-metrics.service", "holdfast-metrics.timer"] if kind == "system" else []
-    return [*metrics, "holdfast-virtlockd.socket", "holdfastd.service", "holdfastd.socket"]
+    more = ["holdfast-metrics.service", "holdfast-metrics.timer", "holdfast-pr-helper.service",
+            "holdfast-pr-helper.socket"]
+    return [*(more if kind == "system" else []),
+            "holdfast-virtlockd.socket", "holdfastd.service", "holdfastd.socket"]
 
 
 @pytest.mark.parametrize("kind", ["system", "user"])
@@ -253,9 +255,9 @@ def test_units(installed, kind, workdir):
         assert not re.search(r"@\w+@", text), "a variable was not replaced"
         if path.suffix == ".service":
             [program] = re.findall(r"(?m)^ExecStart=(\S+)", text)
-            assert program == str(installed.configured("bindir", "holdfast")
-                                  if path.stem == "holdfast-metrics" else
-                                  installed.configured("sbindir", "holdfastd"))
+            place = "sbindir" if path.stem == "holdfastd" else "bindir"
+            name = "holdfast" if path.stem == "holdfast-metrics" else path.stem
+            assert program == str(installed.configured(place, name))
             text = text.replace(program, str(installed.at(program)))
         # manual pages are looked for where they are not installed
         text = re.sub(r"(?m)^Documentation=.*\n", "", text)
@@ -267,11 +269,11 @@ def test_units(installed, kind, workdir):
     assert result.returncode == 0 and not ours, result.stderr
 
 
-@pytest.mark.parametrize("name", ["holdfastd.service", "holdfast-metrics.service"])
+@pytest.mark.parametrize("name", ["holdfastd", "holdfast-metrics", "holdfast-pr-helper"])
 def test_sandbox(installed, workdir, name):
     """The sandbox of the system's units is as tight as it was when this was written."""
     needs("systemd-analyze")
-    unit = installed.unit_dirs()[0] / name
+    unit = installed.unit_dirs()[0] / f"{name}.service"
     shutil.copy(unit, workdir)
     result = run("systemd-analyze", "security", "--offline=true", "--no-pager",
                  f"--threshold={EXPOSURE_LIMIT}", workdir / unit.name, check=False)
@@ -291,6 +293,13 @@ def test_sandbox_leaves_what_is_needed(installed):
     assert set(settings["CapabilityBoundingSet"].split()) >= \
         {"CAP_DAC_OVERRIDE", "CAP_KILL", "CAP_SYS_PTRACE"}
     assert settings["DeviceAllow"] == "block-* rw"
+
+
+def test_stock_unit_names(installed):
+    """Who knows stock's helper by its socket unit finds ours by that name."""
+    text = (installed.unit_dirs()[0] / "holdfast-pr-helper.socket").read_text(encoding="utf-8")
+    assert "Alias=qemu-pr-helper.socket" in text and "Conflicts=qemu-pr-helper.socket" in text
+    assert re.search(r"(?m)^ListenStream=/run/qemu-pr-helper.sock$", text)
 
 
 # ---- documentation and settings ------------------------------------------------------------------
