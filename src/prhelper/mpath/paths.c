@@ -361,6 +361,7 @@ static size_t paths_preempt_own(Paths *paths, const SpcOut *out)
 {
     uint64_t other = paths_other_key(paths, out->key);
     bool changed[PATHS_MAX] = {false};
+    PathResult kept[PATHS_MAX] = {0};
     size_t by = paths->ops->count;
 
     /* the first path that is registered acts, the rest hide */
@@ -370,11 +371,13 @@ static size_t paths_preempt_own(Paths *paths, const SpcOut *out)
         if (by == paths->ops->count) {
             if (result_good(paths_register(paths, i, out->key, out->key)))
                 by = i;
+            kept[i] = paths->results[i];
         } else if (other != 0) {
             changed[i] = result_good(paths_register(paths, i, out->key, other));
         }
     }
     if (by == paths->ops->count) {
+        memcpy(paths->results, kept, sizeof(kept));
         paths_take_failure(paths, &paths->outcome->result);
         return by;
     }
