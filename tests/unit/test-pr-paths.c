@@ -11,6 +11,7 @@
 
 #include "prhelper/mpath/kernel-ioctl.h"
 #include "prhelper/mpath/paths.h"
+#include "prhelper/mpath/watch.h"
 
 #define OURS 3    /* paths 0 to 2 */
 #define FOREIGN 3 /* the nexus of another host */
@@ -640,6 +641,87 @@ static void test_random(void)
     }
 }
 
+/* ---- paths that appear
+ * --------------------------------------------------------------------------- */
+
+static size_t repair(Lun *lun, guint64 key)
+{
+    const PathOps ops = {.count = OURS, .context = lun, .send = sim_send, .ask = sim_ask};
+
+    g_string_truncate(lun->seen, 0);
+    return paths_repair(&ops, key);
+}
+
+static void test_repair(void)
+{
+    g_auto(Lun) lun;
+
+    lun_init(&lun);
+    REGISTERED(&lun);
+    status_of(&lun, SPC_OUT_RESERVE, 0xa, 0, WERO);
+    g_assert_cmpuint(repair(&lun, 0xa), ==, 0);
+    g_assert_cmpstr(lun.seen->str, ==, ""); /* nothing was sent */
+    lun.nexuses[1].key = 0;
+    g_assert_cmpuint(repair(&lun, 0xa), ==, 1);
+    assert_keys(&lun, 0xa, 0xa, 0xa);
+    lun.nexuses[2].key = 0;
+    lun.nexuses[FOREIGN].key = 0xa; /* as many keys as paths, and yet one is missing: not noticed */
+    g_assert_cmpuint(repair(&lun, 0xa), ==, 0);
+    lun.nexuses[1].key = 0x77; /* a path with another key keeps that */
+    g_assert_cmpuint(repair(&lun, 0xa), ==, 1);
+    assert_keys(&lun, 0xa, 0x77, 0xa);
+}
+
+/* A fence lasts as long as nobody on the fenced host registers again. */
+static void test_repair_fenced(void)
+{
+    g_auto(Lun) lun;
+
+    lun_init(&lun);
+    lun.nexuses[FOREIGN].key = 0xf;
+    g_assert_cmpuint(repair(&lun, 0xa), ==, 0);
+    lun.nexuses[FOREIGN].key = 0xa; /* even if another host has our key */
+    g_assert_cmpuint(repair(&lun, 0xa), ==, 0);
+    assert_keys(&lun, 0, 0, 0);
+}
+
+static void test_watch_events(void)
+{
+    static const char add[] = "add@/devices/x/block/sdc\0ACTION=add\0SUBSYSTEM=block\0"
+                              "DEVNAME=sdc\0DEVTYPE=disk";
+    static const char part[] = "add@/x\0ACTION=add\0SUBSYSTEM=block\0DEVNAME=sdc1\0"
+                               "DEVTYPE=partition";
+    static const char change[] = "change@/x\0DEVTYPE=disk\0DEVNAME=dm-3\0SUBSYSTEM=block\0"
+                                 "ACTION=change";
+    static const char other[] = "add@/x\0ACTION=add\0SUBSYSTEM=net\0DEVNAME=sdc\0DEVTYPE=disk";
+    WatchEvent event;
+
+    g_assert_true(watch_parse(add, sizeof(add), &event));
+    g_assert_cmpstr(event.disk, ==, "sdc");
+    g_assert_true(watch_parse(change, sizeof(change), &event));
+    g_assert_cmpstr(event.disk, ==, "dm-3");
+    g_assert_false(watch_parse(part, sizeof(part), &event));
+    g_assert_false(watch_parse(other, sizeof(other), &event));
+    for (gsize len = 0; len < sizeof(add); len++) {
+        g_autofree char *cut = g_memdup2(add, MAX(len, 1));
+
+        g_assert_false(watch_parse(cut, len, &event));
+    }
+}
+
+static void test_watch_keys(void)
+{
+    static const char text[] = "# Multipath persistent reservation keys\n# prkey wwid\n#\n"
+                               "0x000000000000000a 3600140512\n0xb:aptpl 36001405123\n"
+                               "rubbish\n0xc 3600140599";
+
+    g_assert_cmphex(watch_find_key(text, "3600140512"), ==, 0xa);
+    g_assert_cmphex(watch_find_key(text, "36001405123"), ==, 0xb);
+    g_assert_cmphex(watch_find_key(text, "3600140599"), ==, 0xc);
+    g_assert_cmphex(watch_find_key(text, "360014051"), ==, 0);
+    g_assert_cmphex(watch_find_key("", "1"), ==, 0);
+}
+
 /* ---- the kernel's ioctls
  * ------------------------------------------------------------------------- */
 
@@ -741,6 +823,10 @@ int main(int argc, char **argv)
     g_test_add_func("/pr-paths/clear", test_clear);
     g_test_add_func("/pr-paths/check", test_check);
     g_test_add_func("/pr-paths/random", test_random);
+    g_test_add_func("/pr-paths/repair", test_repair);
+    g_test_add_func("/pr-paths/repair/fenced", test_repair_fenced);
+    g_test_add_func("/pr-watch/events", test_watch_events);
+    g_test_add_func("/pr-watch/keys", test_watch_keys);
     g_test_add_func("/pr-kernel/results", test_kernel_results);
     g_test_add_func("/pr-kernel/report", test_kernel_report);
     return g_test_run();

@@ -5,8 +5,9 @@
  * and takes requests from it (protocol.h). Each is carried out by a child of its own, so that
  * a path that hangs, or a library that ends its process, costs one command.
  *
- * It reads no configuration, opens no socket but multipathd's, and has no state. It ends when the
- * helper has closed its end.
+ * It also looks for paths that appear while their map is registered (watch.h). It reads no
+ * configuration, opens no sockets but multipathd's and the kernel's, and has no state. It ends when
+ * the helper has closed its end.
  */
 #include <errno.h>
 #include <linux/capability.h>
@@ -27,6 +28,7 @@
 #include "prhelper/mpath/map.h"
 #include "prhelper/mpath/multipathd.h"
 #include "prhelper/mpath/protocol.h"
+#include "prhelper/mpath/watch.h"
 
 /* ---- a request, in its child ------------------------------------------------------------------
  */
@@ -279,18 +281,35 @@ static int broker_drop_privileges(void)
     return (int)syscall(SYS_capset, &head, data);
 }
 
-static void broker_run(int signals)
+/* Paths that may have appeared; each event is looked at in a process of its own. */
+static void broker_watch(int events)
+{
+    WatchEvent event;
+
+    while (watch_next(events, &event)) {
+        if (!watch_is_needed() || fork() != 0)
+            continue;
+        signal(SIGCHLD, SIG_DFL);
+        watch_repair(&event);
+        _exit(0);
+    }
+}
+
+static void broker_run(int signals, int events)
 {
     static MpathRequest request;
-    struct pollfd fds[2] = {{.fd = MPATH_SOCKET, .events = POLLIN},
-                            {.fd = signals, .events = POLLIN}};
+    struct pollfd fds[3] = {{.fd = MPATH_SOCKET, .events = POLLIN},
+                            {.fd = signals, .events = POLLIN},
+                            {.fd = events, .events = POLLIN}};
     int device, socket;
 
     for (;;) {
-        if (poll(fds, 2, -1) < 0 && errno != EINTR)
+        if (poll(fds, 3, -1) < 0 && errno != EINTR)
             return;
         if (fds[1].revents)
             broker_reap(signals);
+        if (fds[2].revents)
+            broker_watch(events);
         if (!fds[0].revents)
             continue;
         switch (broker_receive(&request, &device, &socket)) {
@@ -309,7 +328,7 @@ int main(int argc, char **argv)
 {
     char text[200] = "";
     sigset_t mask;
-    int signals;
+    int signals, events;
 
     /* The helper asks once, before it serves: is the library there? */
     if (argc == 2 && strcmp(argv[1], "--check-library") == 0) {
@@ -335,6 +354,10 @@ int main(int argc, char **argv)
         fprintf(stderr, "holdfast-pr-multipath: cannot drop privileges: %s\n", strerror(errno));
         return 1;
     }
-    broker_run(signals);
+    events = watch_open();
+    if (events < 0)
+        fprintf(stderr, "holdfast-pr-multipath: new paths are not noticed: %s\n",
+                strerror(-events));
+    broker_run(signals, events);
     return 0;
 }

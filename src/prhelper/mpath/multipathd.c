@@ -99,8 +99,12 @@ static int multipathd_do(const char *command, char *text, size_t size)
 
     if (result == 0 && strcmp(answer, "ok") == 0)
         return 0;
+    /* Without `reservation_key file` it answers so, and writes the key into its file (watch.h). */
     if (result == 0)
-        snprintf(text, size, "multipathd answers '%.40s' to '%s'", answer, command);
+        snprintf(text, size,
+                 "multipathd answers '%.40s' to '%s'; set reservation_key to file in "
+                 "multipath.conf",
+                 answer, command);
     else
         snprintf(text, size,
                  "multipathd does not know the key, so that paths which come back will not be "

@@ -549,6 +549,29 @@ void paths_catch_up(const PathOps *ops, PathsOutcome *outcome)
     }
 }
 
+size_t paths_repair(const PathOps *ops, uint64_t key)
+{
+    PathsOutcome outcome = {.repaired = 0};
+    Paths paths = {.ops = ops, .outcome = &outcome};
+    const SpcOut probe = {.action = SPC_OUT_REGISTER, .key = key, .service_key = key};
+    int count = paths_count_key(&paths, key);
+    PathResult results[PATHS_MAX];
+
+    /* mostly it is seen without a command that changes the generation; other hosts may have the
+     * same key, and then there may be more */
+    if (count <= 0 || (size_t)count == ops->count)
+        return 0;
+    paths_send_all(&paths, &probe);
+    if (paths_count(&paths, result_good) == 0)
+        return 0; /* fenced, or gone: whoever has the key is not this host */
+    memcpy(results, paths.results, sizeof(results));
+    for (size_t i = 0; i < ops->count; i++) {
+        if (result_conflict(&results[i]))
+            outcome.repaired += result_good(paths_register(&paths, i, 0, key));
+    }
+    return outcome.repaired;
+}
+
 void paths_read(const PathOps *ops, const uint8_t cdb[16], uint8_t *data, size_t size,
                 size_t *ret_len, PathResult *ret_result)
 {

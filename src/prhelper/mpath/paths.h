@@ -75,6 +75,12 @@ int paths_check(const SpcOut *out, SpcOutFault *ret_fault);
 /** The rest of a registration or its end on paths that may have come back meanwhile. */
 void paths_catch_up(const PathOps *ops, PathsOutcome *outcome);
 
+/**
+ * Registers with `key` the paths that are not registered, if another one is, with that very key.
+ * Returns how many were.
+ */
+size_t paths_repair(const PathOps *ops, uint64_t key);
+
 /** PERSISTENT RESERVE IN by the first path that answers. */
 void paths_read(const PathOps *ops, const uint8_t cdb[16], uint8_t *data, size_t size,
                 size_t *ret_len, PathResult *ret_result);
