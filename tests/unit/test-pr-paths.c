@@ -30,6 +30,7 @@ typedef struct Lun {
     int holder; /* -1: none */
     guint type;
     GString *seen;       /* "0:REGISTER 1:REGISTER ..." */
+    gboolean nameless;   /* whose registrations are whose can't be told */
     gboolean must_write; /* our living paths have to be able to write at any time */
 } Lun;
 
@@ -214,7 +215,16 @@ static void sim_ask(void *context, size_t path, const uint8_t cdb[16], uint8_t *
     if (lun->nexuses[path].dead)
         return;
     memset(data, 0, size);
-    if (cdb[1] == SPC_IN_KEYS) {
+    if (cdb[1] == SPC_IN_FULL_STATUS) {
+        for (int i = 0; i < NEXUSES; i++) {
+            if (lun->nexuses[i].key == 0)
+                continue;
+            spc_put64(data + len, lun->nexuses[i].key);
+            data[len + 23] = 24;
+            data[len + 24 + 15] = (uint8_t)i; /* an FC port's name */
+            len += 48;
+        }
+    } else if (cdb[1] == SPC_IN_KEYS) {
         for (int i = 0; i < NEXUSES; i++) {
             if (lun->nexuses[i].key == 0)
                 continue;
@@ -229,6 +239,15 @@ static void sim_ask(void *context, size_t path, const uint8_t cdb[16], uint8_t *
     spc_put32(data + 4, (uint32_t)len - 8);
     *ret_len = len;
     answer(result, SPC_STATUS_GOOD);
+}
+
+/* All but FOREIGN: nexus 4 was a path of ours once. */
+static int sim_is_ours(void *context, const uint8_t *transport_id, size_t len)
+{
+    const Lun *lun = context;
+
+    g_assert_cmpuint(len, ==, 24);
+    return lun->nameless ? -1 : transport_id[15] != FOREIGN;
 }
 
 static void lun_init(Lun *lun)
@@ -246,7 +265,8 @@ G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Lun, lun_clear_auto)
 static PathsOutcome execute(Lun *lun, SpcOutAction action, guint64 key, guint64 service_key,
                             guint8 type)
 {
-    const PathOps ops = {.count = OURS, .context = lun, .send = sim_send, .ask = sim_ask};
+    const PathOps ops = {
+        .count = OURS, .context = lun, .send = sim_send, .ask = sim_ask, .is_ours = sim_is_ours};
     const SpcOut out = {.action = action, .key = key, .service_key = service_key, .type = type};
     PathsOutcome outcome;
 
@@ -263,7 +283,8 @@ static guint status_of(Lun *lun, SpcOutAction action, guint64 key, guint64 servi
 
 static void catch_up(Lun *lun, PathsOutcome *outcome)
 {
-    const PathOps ops = {.count = OURS, .context = lun, .send = sim_send, .ask = sim_ask};
+    const PathOps ops = {
+        .count = OURS, .context = lun, .send = sim_send, .ask = sim_ask, .is_ours = sim_is_ours};
 
     paths_catch_up(&ops, outcome);
 }
@@ -463,6 +484,24 @@ static void test_release_for_dead(void)
     g_assert_cmphex(lun.nexuses[FOREIGN].key, ==, 0xf);
 }
 
+/* The session that holds it is no more, and a new one has come in its place. */
+static void test_release_for_stale(void)
+{
+    g_auto(Lun) lun;
+
+    lun_init(&lun);
+    REGISTERED(&lun);
+    lun.nexuses[4].key = 0xa;
+    lun.holder = 4;
+    lun.type = WERO;
+    lun.must_write = TRUE;
+    g_assert_cmpuint(status_of(&lun, SPC_OUT_RESERVE, 0xa, 0, WERO), ==, GOOD);
+    g_assert_cmpuint(status_of(&lun, SPC_OUT_RELEASE, 0xa, 0, WERO), ==, GOOD);
+    g_assert_cmpint(lun.holder, ==, -1);
+    g_assert_cmphex(lun.nexuses[4].key, ==, 0);
+    assert_keys(&lun, 0xa, 0xa, 0xa);
+}
+
 /* Another host has the same key: then nothing can be preempted without harm to it. */
 static void test_release_shared_key(void)
 {
@@ -473,6 +512,8 @@ static void test_release_shared_key(void)
     lun.nexuses[FOREIGN].key = 0xa;
     status_of(&lun, SPC_OUT_RESERVE, 0xa, 0, WERO);
     lun.nexuses[0].dead = TRUE;
+    g_assert_cmpuint(status_of(&lun, SPC_OUT_RELEASE, 0xa, 0, WERO), ==, CHECK);
+    lun.nameless = TRUE;
     g_assert_cmpuint(status_of(&lun, SPC_OUT_RELEASE, 0xa, 0, WERO), ==, CHECK);
     g_assert_cmphex(lun.nexuses[FOREIGN].key, ==, 0xa);
     g_assert_cmpint(lun.holder, ==, 0);
@@ -644,12 +685,13 @@ static void test_random(void)
 /* ---- paths that appear
  * --------------------------------------------------------------------------- */
 
-static size_t repair(Lun *lun, guint64 key)
+static size_t repair(Lun *lun, guint64 key, gboolean thorough)
 {
-    const PathOps ops = {.count = OURS, .context = lun, .send = sim_send, .ask = sim_ask};
+    const PathOps ops = {
+        .count = OURS, .context = lun, .send = sim_send, .ask = sim_ask, .is_ours = sim_is_ours};
 
     g_string_truncate(lun->seen, 0);
-    return paths_repair(&ops, key);
+    return paths_repair(&ops, key, thorough);
 }
 
 static void test_repair(void)
@@ -659,16 +701,18 @@ static void test_repair(void)
     lun_init(&lun);
     REGISTERED(&lun);
     status_of(&lun, SPC_OUT_RESERVE, 0xa, 0, WERO);
-    g_assert_cmpuint(repair(&lun, 0xa), ==, 0);
+    g_assert_cmpuint(repair(&lun, 0xa, FALSE), ==, 0);
     g_assert_cmpstr(lun.seen->str, ==, ""); /* nothing was sent */
     lun.nexuses[1].key = 0;
-    g_assert_cmpuint(repair(&lun, 0xa), ==, 1);
+    g_assert_cmpuint(repair(&lun, 0xa, FALSE), ==, 1);
     assert_keys(&lun, 0xa, 0xa, 0xa);
     lun.nexuses[2].key = 0;
     lun.nexuses[FOREIGN].key = 0xa; /* as many keys as paths, and yet one is missing: not noticed */
-    g_assert_cmpuint(repair(&lun, 0xa), ==, 0);
+    g_assert_cmpuint(repair(&lun, 0xa, FALSE), ==, 0);
+    g_assert_cmpuint(repair(&lun, 0xa, TRUE), ==, 1);
+    lun.nexuses[2].key = 0;
     lun.nexuses[1].key = 0x77; /* a path with another key keeps that */
-    g_assert_cmpuint(repair(&lun, 0xa), ==, 1);
+    g_assert_cmpuint(repair(&lun, 0xa, FALSE), ==, 1);
     assert_keys(&lun, 0xa, 0x77, 0xa);
 }
 
@@ -679,9 +723,9 @@ static void test_repair_fenced(void)
 
     lun_init(&lun);
     lun.nexuses[FOREIGN].key = 0xf;
-    g_assert_cmpuint(repair(&lun, 0xa), ==, 0);
+    g_assert_cmpuint(repair(&lun, 0xa, FALSE), ==, 0);
     lun.nexuses[FOREIGN].key = 0xa; /* even if another host has our key */
-    g_assert_cmpuint(repair(&lun, 0xa), ==, 0);
+    g_assert_cmpuint(repair(&lun, 0xa, TRUE), ==, 0);
     assert_keys(&lun, 0, 0, 0);
 }
 
@@ -814,6 +858,7 @@ int main(int argc, char **argv)
     g_test_add_func("/pr-paths/reserve/lost-answer", test_reserve_lost_answer);
     g_test_add_func("/pr-paths/release", test_release);
     g_test_add_func("/pr-paths/release/dead", test_release_for_dead);
+    g_test_add_func("/pr-paths/release/stale", test_release_for_stale);
     g_test_add_func("/pr-paths/release/shared-key", test_release_shared_key);
     g_test_add_func("/pr-paths/change-key/dead-holder", test_change_key_with_dead_holder);
     g_test_add_func("/pr-paths/preempt", test_preempt);

@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
 #include <scsi/sg.h>
 #include <stdio.h>
@@ -49,6 +50,28 @@ static bool map_path_usable(const char *dir, const char *name)
     return strcmp(state, "running") == 0 || strcmp(state, "live") == 0;
 }
 
+/* The initiator by which a path goes: its place in /sys names the iSCSI session or the adapter. */
+static void map_read_initiator(const char *dir, const char *name, char *initiator, size_t size)
+{
+    char path[600], real[PATH_MAX], port[64];
+    char *part, *rest = real;
+
+    *initiator = '\0';
+    snprintf(path, sizeof(path), "%s/%s/device", dir, name);
+    if (!realpath(path, real))
+        return;
+    while (*initiator == '\0' && (part = strsep(&rest, "/"))) {
+        if (strncmp(part, "session", 7) == 0) {
+            snprintf(path, sizeof(path), "/sys/class/iscsi_session/%.200s/initiatorname", part);
+            map_read_line(path, initiator, size);
+        } else if (strncmp(part, "host", 4) == 0) {
+            snprintf(path, sizeof(path), "/sys/class/fc_host/%.200s/port_name", part);
+            if (map_read_line(path, port, sizeof(port)) == 0 && strncmp(port, "0x", 2) == 0)
+                snprintf(initiator, size, "fc %s", port + 2);
+        }
+    }
+}
+
 static void map_add_path(Map *map, const char *dir, const char *name)
 {
     MapPath *path = &map->paths[map->count];
@@ -61,6 +84,7 @@ static void map_add_path(Map *map, const char *dir, const char *name)
     snprintf(path->name, sizeof(path->name), "%.63s", name);
     path->dev = makedev(major, minor);
     path->usable = map_path_usable(dir, name);
+    map_read_initiator(dir, name, path->initiator, sizeof(path->initiator));
     map->count++;
 }
 
@@ -299,8 +323,32 @@ static void map_ask(void *context, size_t path, const uint8_t cdb[16], uint8_t *
                      data, ret_len);
 }
 
+static int map_is_ours(void *context, const uint8_t *transport_id, size_t len)
+{
+    const Map *map = context;
+    char text[300];
+    int result = -1;
+
+    spc_transport_id_describe(transport_id, len, text, sizeof(text));
+    for (size_t i = 0; i < map->count; i++) {
+        const char *initiator = map->paths[i].initiator;
+        size_t own = strlen(initiator);
+
+        if (own == 0)
+            continue;
+        if (strncasecmp(text, initiator, own) == 0 && (text[own] == '\0' || text[own] == ','))
+            return 1;
+        result = 0;
+    }
+    return result;
+}
+
 void map_ops(const Map *map, PathOps *ret_ops)
 {
-    *ret_ops = (PathOps){
-        .count = map->count, .context = (void *)(uintptr_t)map, .send = map_send, .ask = map_ask};
+    *ret_ops = (PathOps){.is_ours = map_is_ours,
+
+                         .count = map->count,
+                         .context = (void *)(uintptr_t)map,
+                         .send = map_send,
+                         .ask = map_ask};
 }

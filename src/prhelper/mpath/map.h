@@ -16,7 +16,9 @@
 typedef struct MapPath {
     char name[64]; /* "sdb" */
     dev_t dev;
-    bool usable; /* as far as /sys knows */
+    bool usable;         /* as far as /sys knows */
+    char initiator[256]; /* as spc_transport_id_describe() writes it, without a session; "" unknown
+                          */
 } MapPath;
 
 typedef struct Map {

@@ -173,10 +173,44 @@ static bool paths_holds(const Paths *paths, uint64_t key, uint8_t *ret_type)
     return reservation.key == key && !spc_type_all_registrants(reservation.type);
 }
 
-/* Whether a registration with the key can only be ours: there are not more than our paths have. */
+/* Whether all registrations with the key are from this host, by their initiators: 1, 0, or -1 when
+ * that can't be told. */
+static int paths_key_has_our_name(const Paths *paths, uint64_t key)
+{
+    uint8_t data[SPC_LIST_MAX];
+    size_t len = 0;
+    SpcFullStatus status;
+    SpcRegistration found;
+    int result = 1, more;
+
+    if (!paths->ops->is_ours || !paths_ask(paths, SPC_IN_FULL_STATUS, data, sizeof(data), &len) ||
+        spc_in_parse_full_status(data, len, &status) < 0 || status.truncated)
+        return -1;
+    while ((more = spc_full_status_next(&status, &found)) > 0) {
+        int ours;
+
+        if (found.key != key)
+            continue;
+        ours = found.transport_id_len > 0
+                   ? paths->ops->is_ours(paths->ops->context, found.transport_id,
+                                         found.transport_id_len)
+                   : -1;
+        if (ours < 0)
+            return -1;
+        result = result && ours;
+    }
+    return more < 0 ? -1 : result;
+}
+
+/* Whether registrations with the key can only be ours: by their names, else by their number. Paths
+ * that are no more may have left some behind, under an iSCSI session's old identifier. */
 static bool paths_key_is_ours(const Paths *paths, uint64_t key, size_t at_most)
 {
-    int count = paths_count_key(paths, key);
+    int named = paths_key_has_our_name(paths, key);
+    int count = named < 0 ? paths_count_key(paths, key) : 0;
+
+    if (named >= 0)
+        return named == 1;
 
     return count >= 0 && (size_t)count <= at_most;
 }
@@ -549,7 +583,7 @@ void paths_catch_up(const PathOps *ops, PathsOutcome *outcome)
     }
 }
 
-size_t paths_repair(const PathOps *ops, uint64_t key)
+size_t paths_repair(const PathOps *ops, uint64_t key, bool thorough)
 {
     PathsOutcome outcome = {.repaired = 0};
     Paths paths = {.ops = ops, .outcome = &outcome};
@@ -559,7 +593,7 @@ size_t paths_repair(const PathOps *ops, uint64_t key)
 
     /* mostly it is seen without a command that changes the generation; other hosts may have the
      * same key, and then there may be more */
-    if (count <= 0 || (size_t)count == ops->count)
+    if (count <= 0 || (!thorough && (size_t)count == ops->count))
         return 0;
     paths_send_all(&paths, &probe);
     if (paths_count(&paths, result_good) == 0)

@@ -44,6 +44,8 @@ typedef struct PathOps {
     /* PERSISTENT RESERVE IN by one path; `ret_len` bytes of `data` are then valid. */
     void (*ask)(void *context, size_t path, const uint8_t cdb[16], uint8_t *data, size_t size,
                 size_t *ret_len, PathResult *result);
+    /* Whether a TransportID is one of this host's: 1 or 0; -1: it can't be told. May be NULL. */
+    int (*is_ours)(void *context, const uint8_t *transport_id, size_t len);
 } PathOps;
 
 /* What is to become of the key that multipathd has for the map. */
@@ -77,9 +79,10 @@ void paths_catch_up(const PathOps *ops, PathsOutcome *outcome);
 
 /**
  * Registers with `key` the paths that are not registered, if another one is, with that very key.
- * Returns how many were.
+ * Returns how many were. Without `thorough` it is content when there are as many registrations as
+ * paths: one of them may be that of a path which is no more, but nothing is sent in most cases.
  */
-size_t paths_repair(const PathOps *ops, uint64_t key);
+size_t paths_repair(const PathOps *ops, uint64_t key, bool thorough);
 
 /** PERSISTENT RESERVE IN by the first path that answers. */
 void paths_read(const PathOps *ops, const uint8_t cdb[16], uint8_t *data, size_t size,

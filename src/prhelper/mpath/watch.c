@@ -209,7 +209,7 @@ static void watch_repair_map(const char *name, const char *keys, const char *new
     if (new_disk && map.count == known)
         return; /* it leads elsewhere */
     map_ops(&map, &ops);
-    if (paths_repair(&ops, key) > 0)
+    if (paths_repair(&ops, key, new_disk != NULL) > 0)
         fprintf(stderr, "holdfast-pr-multipath: %s: a path without a registration was registered\n",
                 map.name);
 }
