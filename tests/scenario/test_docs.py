@@ -143,6 +143,13 @@ def test_daemon_options(program):
     assert documented == shown_options(program)
 
 
+def test_helper_options():
+    """holdfast-pr-helper(8) has every option of the helper, and no other."""
+    options = section(doctree(DOCS / "man/holdfast-pr-helper.8.rst"), "OPTIONS")
+    documented = {found.astext() for found in options.findall(nodes.option_string)}
+    assert documented == shown_options("holdfast-pr-helper")
+
+
 def test_events_of_watch():
     """holdfast-watch(1) has the protocol's events, and the one that the command makes."""
     text = definitions(doctree(DOCS / "man/holdfast-watch.1.rst"))

@@ -321,7 +321,8 @@ def test_manual_pages(installed, options):
     pages = {path.name for path in manual_pages(installed)}
     assert pages == {*(f"holdfast-{verb}.1" for verb in verbs),
                      *(f"holdfast-driver-{driver}.8" for driver in drivers), "holdfast.1",
-                     "holdfast-driver.3", "libholdfast.3", "holdfast.conf.5", "holdfastd.8"}
+                     "holdfast-driver.3", "libholdfast.3", "holdfast.conf.5", "holdfastd.8",
+                     "holdfast-pr-helper.8"}
     for path in manual_pages(installed):
         assert path.parent.name == f"man{path.suffix[1:]}"
 
