@@ -4,6 +4,7 @@
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import lock_rig
@@ -26,6 +27,28 @@ def missing(helper):
         return f"{binary(helper)} is not there"
     # it gives up privileges, and fails when it has none
     return "not root" if helper == "stock" and os.geteuid() else None
+
+
+ACTIVATE = """
+import os, sys
+number, program = int(sys.argv[1]), sys.argv[2]
+for i in range(number):
+    os.dup2(int(os.environ["SOCKET"]), 3 + i)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(number))
+os.execv(program, sys.argv[2:])
+"""
+
+
+def activate(helper, listener, *arguments, number=1):
+    """Start a helper that gets the socket as systemd would hand it over, so many times."""
+    spare = os.dup2(listener.fileno(), 50)  # out of the way of 3 and 4
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-c", ACTIVATE, str(number), binary(helper), *arguments],
+            pass_fds=[spare], env={**os.environ, "SOCKET": str(spare)}, stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    finally:
+        os.close(spare)
 
 
 def listens(path):

@@ -6,7 +6,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from contextlib import contextmanager
 
@@ -250,29 +249,6 @@ def test_two_start_at_once(workdir, empty):
 
 # ---- activation ----------------------------------------------------------------------------------
 
-ACTIVATE = """
-import os, sys
-number, program = int(sys.argv[1]), sys.argv[2]
-for i in range(number):
-    os.dup2(int(os.environ["SOCKET"]), 3 + i)
-os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(number))
-os.execv(program, sys.argv[2:])
-"""
-
-
-def activate(listener, *arguments, number=1):
-    """A helper that gets the socket as systemd would hand it over, so many times."""
-    # out of the way of 3 and 4
-    spare = os.dup2(listener.fileno(), 50)
-    try:
-        return subprocess.Popen(
-            [sys.executable, "-c", ACTIVATE, str(number), PROGRAM, *arguments], pass_fds=[spare],
-            env={**os.environ, "SOCKET": str(spare)}, stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    finally:
-        os.close(spare)
-
-
 @pytest.fixture(name="listener")
 def fixture_listener(workdir):
     """A listening socket, as a socket unit has one."""
@@ -284,7 +260,7 @@ def fixture_listener(workdir):
 
 def test_activation(workdir, empty, listener):
     """It serves the socket that is handed over, makes none, and leaves that one alone."""
-    helper = activate(listener, "-c", empty)
+    helper = pr_rig.activate("holdfast", listener, "-c", empty)
     try:
         assert answers(workdir / "activated.sock")
         helper.terminate()
@@ -299,7 +275,7 @@ def test_activation(workdir, empty, listener):
                          [(2, [], "more than one"), (1, ["-k", "/nonexistent"], "--socket")])
 def test_wrong_activation(listener, empty, number, arguments, complaint):
     """More than one socket, or one and -k, is a mistake."""
-    helper = activate(listener, "-c", empty, *arguments, number=number)
+    helper = pr_rig.activate("holdfast", listener, "-c", empty, *arguments, number=number)
     error = helper.communicate(timeout=DEADLINE)[1]
     assert helper.returncode == 1 and complaint in error
 
@@ -308,7 +284,7 @@ def test_activation_needs_a_listening_socket(workdir, empty):
     """Something else that is handed over is refused."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as wrong:
         wrong.bind(str(workdir / "dgram"))
-        helper = activate(wrong, "-c", empty)
+        helper = pr_rig.activate("holdfast", wrong, "-c", empty)
         error = helper.communicate(timeout=DEADLINE)[1]
     assert helper.returncode == 1 and "no listening unix stream socket" in error
 
@@ -391,7 +367,7 @@ def all_progress(running):
 
 def test_restart_with_activation(workdir, empty, listener):
     """Guests do not notice that the helper is restarted: they wait in systemd's socket."""
-    helper = activate(listener, "-c", empty)
+    helper = pr_rig.activate("holdfast", listener, "-c", empty)
     try:
         with guests(workdir / "activated.sock") as running:
             for _ in range(5):
@@ -399,7 +375,7 @@ def test_restart_with_activation(workdir, empty, listener):
                 helper.terminate()
                 assert helper.wait(DEADLINE) == 0
                 helper.communicate()
-                helper = activate(listener, "-c", empty)
+                helper = pr_rig.activate("holdfast", listener, "-c", empty)
             all_progress(running)
             assert all(guest.connections == 6 for guest in running)
     finally:
