@@ -225,9 +225,10 @@ static char *journal_message(const PrRecord *record)
         command->parameters.service_key)
         g_string_append_printf(text, " to 0x%" G_GINT64_MODIFIER "x",
                                command->parameters.service_key);
-    g_string_append_printf(text, " on %s%s%s: %s", command->device->name,
-                           *command->device->wwid ? " " : "", command->device->wwid,
-                           format_status(record->reply->status));
+    if (*command->device->name)
+        g_string_append_printf(text, " on %s%s%s", command->device->name,
+                               *command->device->wwid ? " " : "", command->device->wwid);
+    g_string_append_printf(text, ": %s", format_status(record->reply->status));
     if (record->reason)
         g_string_append_printf(text, " (%s)", record->reason);
     return g_string_free(text, FALSE);
