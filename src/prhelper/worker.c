@@ -9,14 +9,19 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "prhelper/log.h"
 
 #define WORKER_NAME "holdfast-pr-multipath"
+/* One second in all. */
+#define WORKER_END_TRIES 100
+#define WORKER_END_PAUSE_USEC 10000
 
 static int worker_socket = -1; /* set before threads exist, and closed when there are none */
 static int worker_users;
+static pid_t worker_pid;
 
 /* ---- starting ------------------------------------------------------------------------------ */
 
@@ -81,6 +86,7 @@ int pr_worker_start(char **ret_error)
         return -errno;
     }
     worker_socket = ends[0];
+    worker_pid = pid;
     return 0;
 }
 
@@ -108,6 +114,9 @@ void pr_worker_stop(void)
     if (worker_users > 0 && --worker_users == 0 && worker_socket >= 0) {
         close(worker_socket);
         worker_socket = -1;
+        /* it ends at once: milliseconds; whoever hangs in a device is a child of its own */
+        for (int i = 0; i < WORKER_END_TRIES && waitpid(worker_pid, NULL, WNOHANG) == 0; i++)
+            g_usleep(WORKER_END_PAUSE_USEC);
     }
 }
 
