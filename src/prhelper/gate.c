@@ -138,7 +138,7 @@ static void gate_let_in_next(PrGate *gate)
     while ((next = gate->waiting.first) && gate_admits(gate, next)) {
         gate_remove(&gate->waiting, next);
         gate_let_in(gate, next);
-        pthread_cond_signal(next->turn);
+        pthread_cond_signal(&next->turn);
     }
 }
 
@@ -153,10 +153,8 @@ static gint64 gate_deadline(const PrGate *gate, gint64 begin)
 static gboolean gate_wait(PrGate *gate, PrTicket *ticket)
 {
     const gint64 begin = gate_now_msec();
-    pthread_cond_t turn;
 
-    pthread_cond_init(&turn, &gates_clock);
-    ticket->turn = &turn;
+    pthread_cond_init(&ticket->turn, &gates_clock);
     gate_append(&gate->waiting, ticket);
     /* as long as somebody waits, there is somebody inside, and so the gate stays */
     while (!ticket->is_inside) {
@@ -165,15 +163,14 @@ static gboolean gate_wait(PrGate *gate, PrTicket *ticket)
 
         if (gate_now_msec() >= until)
             break;
-        pthread_cond_timedwait(&turn, &gates_lock, &when);
+        pthread_cond_timedwait(&ticket->turn, &gates_lock, &when);
     }
     if (!ticket->is_inside) {
         gate_remove(&gate->waiting, ticket);
         /* it may have kept others out who could have shared the gate */
         gate_let_in_next(gate);
     }
-    pthread_cond_destroy(&turn);
-    ticket->turn = NULL;
+    pthread_cond_destroy(&ticket->turn);
     return ticket->is_inside;
 }
 
@@ -182,7 +179,6 @@ gboolean pr_gate_enter(PrTicket *ticket, dev_t dev, gboolean is_char)
     gboolean entered = TRUE;
     PrGate *gate;
 
-    ticket->turn = NULL;
     ticket->is_inside = ticket->reported = ticket->abandoned = FALSE;
     pthread_mutex_lock(&gates_lock);
     gate = gate_find(dev, is_char);

@@ -48,8 +48,8 @@ typedef struct PrTicket {
     /* private */
     PrGate *gate;
     struct PrTicket *next;
-    pthread_cond_t *turn; /* only while it waits */
-    gint64 since_msec;    /* inside since then */
+    pthread_cond_t turn; /* only while it waits */
+    gint64 since_msec;   /* inside since then */
     gboolean is_inside;
     gboolean reported;
     gboolean abandoned;

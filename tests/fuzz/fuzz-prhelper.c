@@ -5,6 +5,7 @@
  * Whatever it is, the connection ends when the client has said its last word, and every answer is
  * whole. And what a process may call itself, for the log.
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -62,8 +63,9 @@ static void send_piece(int fd, const uint8_t *bytes, size_t len, unsigned n_fds)
         c->cmsg_len = CMSG_LEN(n_fds * sizeof(int));
         memcpy(CMSG_DATA(c), fds, n_fds * sizeof(int));
     }
-    if (sendmsg(fd, &message, MSG_NOSIGNAL) < 0)
-        return; /* it has been closed already */
+    while (sendmsg(fd, &message, MSG_NOSIGNAL) < 0)
+        if (errno != EINTR)
+            return; /* it has been closed already */
 }
 
 /* All that the helper says until it closes: 4 bytes, then whole answers. */
@@ -73,7 +75,10 @@ static void read_answers(int fd)
     gsize n = 0, said = 0;
     ssize_t got;
 
-    while ((got = recv(fd, bytes + n % sizeof(bytes), 1, 0)) > 0) {
+    /* libFuzzer's own timer interrupts */
+    while ((got = recv(fd, bytes + n % sizeof(bytes), 1, 0)) > 0 || (got < 0 && errno == EINTR)) {
+        if (got < 0)
+            continue;
         n++;
         said++;
         if (said == PR_WIRE_FEATURES_BYTES)

@@ -298,6 +298,9 @@ def test_abrupt_disconnects(ours, null):
 
     def hit_and_run(number):
         for i in range(number):
+            # the C library keeps the stacks of as many threads as there were at once
+            if i % 5 == 0:
+                wait_until(lambda: ours.threads() <= threads_at_rest + 10, "threads to end")
             with ours.client(greet=False) as client:
                 data = beginnings[i % len(beginnings)]
                 if data:
@@ -305,7 +308,8 @@ def test_abrupt_disconnects(ours, null):
     threads_at_rest = ours.threads()  # a sanitizer has one of its own
     with ours.client() as client:
         hit_and_run(200)  # what is allocated once is allocated now
-        client.read(null)
+        with ours.client() as last:
+            last.read(null)  # when it is answered, all before it have been accepted
         # no connection but this one
         wait_until(lambda: ours.threads() == threads_at_rest + 1, "threads to end")
         descriptors = ours.descriptors()
@@ -319,7 +323,7 @@ def test_abrupt_disconnects(ours, null):
         at_rest(ours, descriptors, threads_at_rest + 1)
         if not sanitizer():  # these keep what is freed
             # a page of each of 1,000 connections would be 4,000
-            assert ours.memory_kb() < memory + 1000
+            assert ours.memory_kb() < memory + 2000
 
 
 def test_many_connections(ours, null):
