@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * One check from begin to end, and the verdict that it leaves. Allocates nothing and calls nothing
+ * but pread().
+ */
+#include <stdio.h>
+
+#include "image/image.h"
+
+/* ---- the verdict ---------------------------------------------------------------------------- */
+
+__attribute__((format(printf, 4, 0))) static void check_add(ImageCheck *check, ImageReasonId id,
+                                                            uint64_t offset, const char *sentence,
+                                                            va_list args)
+{
+    ImageVerdict *verdict = &check->verdict;
+    ImageReason *reason;
+
+    if (verdict->n_reasons == IMAGE_MAX_REASONS) {
+        verdict->n_more++;
+        return;
+    }
+    reason = &verdict->reasons[verdict->n_reasons++];
+    reason->id = (uint32_t)id;
+    reason->offset = offset;
+    vsnprintf(reason->sentence, sizeof(reason->sentence), sentence, args);
+}
+
+void image_reason(ImageCheck *check, ImageReasonId id, uint64_t offset, const char *sentence, ...)
+{
+    va_list args;
+
+    if (check->verdict.failed)
+        return;
+    va_start(args, sentence);
+    check_add(check, id, offset, sentence, args);
+    va_end(args);
+}
+
+void image_fail(ImageCheck *check, const char *sentence, ...)
+{
+    va_list args;
+
+    if (check->verdict.failed)
+        return;
+    check->verdict.failed = 1;
+    check->verdict.n_reasons = 0;
+    check->verdict.n_more = 0;
+    va_start(args, sentence);
+    check_add(check, IMAGE_N_REASONS, IMAGE_NO_OFFSET, sentence, args);
+    va_end(args);
+}
+
+void image_set_size(ImageCheck *check, uint64_t offset, uint64_t bytes)
+{
+    ImageVerdict *verdict = &check->verdict;
+    bool had_size = verdict->has_size;
+
+    if (had_size && bytes <= verdict->size)
+        return;
+    if (bytes > check->max_size && !(had_size && verdict->size > check->max_size))
+        image_reason(check, IMAGE_SIZE_LIMIT, offset,
+                     "The disk would have %llu bytes; %llu are allowed.", (unsigned long long)bytes,
+                     (unsigned long long)check->max_size);
+    verdict->has_size = 1;
+    verdict->size = bytes;
+}
+
+const char *image_quote(char buffer[IMAGE_QUOTED], const void *text, size_t length)
+{
+    const uint8_t *bytes = text;
+    size_t n = 0;
+
+    while (n < length && n < IMAGE_QUOTED - 4 && bytes[n] != 0) {
+        bool printable = bytes[n] >= 0x20 && bytes[n] < 0x7f;
+
+        buffer[n] = printable ? (char)bytes[n] : '?';
+        n++;
+    }
+    if (n < length && bytes[n] != 0) {
+        memcpy(buffer + n, "...", 3);
+        n += 3;
+    }
+    buffer[n] = '\0';
+    return buffer;
+}
+
+/* ---- the check ------------------------------------------------------------------------------ */
+
+static bool check_sample(ImageCheck *check)
+{
+    ImageSample *sample = &check->sample;
+
+    sample->size = check->size;
+    sample->head = check->head;
+    sample->tail = check->tail;
+    sample->head_len = check->size < IMAGE_HEAD ? (size_t)check->size : IMAGE_HEAD;
+    sample->tail_len = check->size < IMAGE_TAIL ? (size_t)check->size : IMAGE_TAIL;
+    return image_read(check, 0, check->head, sample->head_len) &&
+           image_read(check, check->size - sample->tail_len, check->tail, sample->tail_len);
+}
+
+static bool check_may_be_beside(const ImageFormat *format, const ImageFormat *other)
+{
+    for (const char *const *name = format->beside; name && *name; name++) {
+        if (strcmp(*name, other->name) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* Everything else that the file could be taken for. */
+static void check_others(ImageCheck *check)
+{
+    for (const ImageFormat *const *format = image_formats; *format; format++) {
+        const ImageFormat *other = *format;
+
+        if (other == check->format || !other->recognise || !other->recognise(&check->sample) ||
+            check_may_be_beside(check->format, other))
+            continue;
+        image_reason(check, other->also, IMAGE_NO_OFFSET,
+                     "The file could be taken for %s, while it is said to be %s.", other->title,
+                     check->format->name);
+    }
+}
+
+/* What was read first is read again: who changes a file under the check, to show one thing to it
+ * and another to the VM, has to change the headers. */
+static void check_unchanged(ImageCheck *check)
+{
+    size_t length = check->sample.head_len;
+
+    check->budget = length;
+    if (length > IMAGE_CHUNK || !image_read(check, 0, check->chunk, length))
+        return;
+    if (memcmp(check->chunk, check->head, length) != 0)
+        image_fail(check, "The file has changed while it was read.");
+}
+
+void image_check(ImageCheck *check)
+{
+    const ImageFormat *format = check->format;
+
+    memset(&check->verdict, 0, offsetof(ImageVerdict, reasons));
+    check->budget = IMAGE_BUDGET;
+    if (!check_sample(check))
+        return;
+    check_others(check);
+    if (format->recognise && !format->recognise(&check->sample))
+        image_reason(check, IMAGE_WRONG_FORMAT, 0, "The file does not begin or end as %s does.",
+                     format->title);
+    else
+        format->check(check);
+    if (!check->verdict.has_size && check->verdict.n_reasons == 0)
+        image_reason(check, IMAGE_SIZE_UNKNOWN, IMAGE_NO_OFFSET,
+                     "The size of the disk cannot be determined.");
+    check_unchanged(check);
+}

@@ -1,0 +1,8 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Each format's way into the list of formats.c; for formats.c and the formats' own files. */
+#pragma once
+
+#include "image/image.h"
+
+extern const ImageFormat image_raw;
+extern const ImageFormat image_mbr, image_gpt;

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The file under the check: every byte comes through here and is paid for from the budget. Reads
+ * with pread() alone.
+ */
+#include <errno.h>
+#include <unistd.h>
+
+#include "image/image.h"
+
+static bool reader_from_memory(const ImageCheck *check, uint64_t offset, uint8_t *buffer,
+                               size_t length)
+{
+    size_t have = 0;
+
+    if (offset < check->memory_len) {
+        have = check->memory_len - (size_t)offset;
+        have = have < length ? have : length;
+        memcpy(buffer, check->memory + offset, have);
+    }
+    memset(buffer + have, 0, length - have);
+    return true;
+}
+
+static bool reader_from_file(ImageCheck *check, uint64_t offset, uint8_t *buffer, size_t length)
+{
+    while (length > 0) {
+        ssize_t n = pread(check->fd, buffer, length, (off_t)offset);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0) {
+            image_fail(check, "Reading at byte %llu failed with error %d.",
+                       (unsigned long long)offset, errno);
+            return false;
+        }
+        if (n == 0) {
+            image_fail(check,
+                       "The file has become shorter while it was read: it ends before byte "
+                       "%llu.",
+                       (unsigned long long)offset);
+            return false;
+        }
+        buffer += n;
+        offset += (uint64_t)n;
+        length -= (size_t)n;
+    }
+    return true;
+}
+
+bool image_read(ImageCheck *check, uint64_t offset, void *buffer, size_t length)
+{
+    if (check->verdict.failed)
+        return false;
+    if (!image_inside(check, offset, length)) {
+        image_fail(check, "Internal fault: a read of %llu bytes at byte %llu, outside the file.",
+                   (unsigned long long)length, (unsigned long long)offset);
+        return false;
+    }
+    if (length > check->budget) {
+        image_reason(check, IMAGE_TOO_MUCH_METADATA, offset,
+                     "Going on here would mean to read more than %llu bytes of metadata.",
+                     (unsigned long long)check->verdict.bytes_read);
+        return false;
+    }
+    check->budget -= length;
+    check->verdict.bytes_read += length;
+    if (check->memory)
+        return reader_from_memory(check, offset, buffer, length);
+    return reader_from_file(check, offset, buffer, length);
+}
+
+void image_grant(ImageCheck *check, uint64_t bytes)
+{
+    check->budget = bytes < UINT64_MAX - check->budget ? check->budget + bytes : UINT64_MAX;
+}
+
+void image_table_begin(ImageTable *table, uint64_t offset, uint64_t entries, size_t entry_size)
+{
+    *table = (ImageTable){.next = offset, .left = entries, .entry_size = entry_size};
+}
+
+const uint8_t *image_table_next(ImageCheck *check, ImageTable *table)
+{
+    const uint8_t *entry;
+
+    if (table->left == 0)
+        return NULL;
+    if (table->at == table->filled) {
+        uint64_t fit = IMAGE_CHUNK / table->entry_size;
+        uint64_t entries = table->left < fit ? table->left : fit;
+
+        table->at = 0;
+        table->filled = (size_t)entries * table->entry_size;
+        if (!image_read(check, table->next, check->chunk, table->filled)) {
+            table->left = 0;
+            return NULL;
+        }
+    }
+    entry = check->chunk + table->at;
+    table->offset = table->next;
+    table->next += table->entry_size;
+    table->at += table->entry_size;
+    table->left--;
+    return entry;
+}
