@@ -3,10 +3,8 @@
 #include "image/formats.h"
 
 const ImageFormat *const image_formats[] = {
-    &image_raw,
-    &image_mbr,
-    &image_gpt,
-    NULL,
+    &image_raw,       &image_mbr, &image_gpt,   &image_vmdk,  &image_vdi, &image_vhd, &image_vhdx,
+    &image_parallels, &image_iso, &image_bochs, &image_cloop, &image_dmg, NULL,
 };
 
 const ImageFormat *image_format_find(const char *name)

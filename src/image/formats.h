@@ -6,3 +6,5 @@
 
 extern const ImageFormat image_raw;
 extern const ImageFormat image_mbr, image_gpt;
+extern const ImageFormat image_vmdk, image_vdi, image_vhd, image_vhdx, image_parallels, image_iso;
+extern const ImageFormat image_bochs, image_cloop, image_dmg;

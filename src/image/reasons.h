@@ -35,6 +35,7 @@
     R(LEGACY_ENCRYPTION, "legacy-encryption",                                                      \
       "The image uses an encryption that protects nobody.")                                        \
     R(MARKED_CORRUPT, "marked-corrupt", "The image says of itself that it is damaged.")            \
+    R(NOT_CLOSED, "not-closed", "The image was not closed; who opens it has to repair it first.")  \
     /* size */                                                                                     \
     R(SIZE_LIMIT, "size-limit", "The disk is larger than allowed.")                                \
     R(SIZE_UNKNOWN, "size-unknown", "The size of the disk cannot be determined.")                  \
