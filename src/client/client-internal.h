@@ -8,6 +8,7 @@
  *   text.c        escaping, UTF-8, points in time
  *   connection.c  one socket: connect, greeting, lines in and out, deadlines
  *   events.c      the queue of events that came while something else was awaited
+ *   image.c       hf_image_check(); image-copy.c hf_image_copy()
  *   client.c      hf_client: a connection that comes back, one request at a time
  *   request.c     hf_request
  *   commands.c    the commands with an interface of their own

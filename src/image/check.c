@@ -7,6 +7,9 @@
 
 #include "image/image.h"
 
+/* So much of the head is zero where the file is shorter, as QEMU sees it: no header is longer. */
+#define CHECK_ZEROED ((size_t)4096)
+
 /* ---- the verdict ---------------------------------------------------------------------------- */
 
 __attribute__((format(printf, 4, 0))) static void check_add(ImageCheck *check, ImageReasonId id,
@@ -89,15 +92,23 @@ const char *image_quote(char buffer[IMAGE_QUOTED], const void *text, size_t leng
 
 static bool check_sample(ImageCheck *check)
 {
-    ImageSample *sample = &check->sample;
+    size_t head = check->size < IMAGE_HEAD ? (size_t)check->size : IMAGE_HEAD;
+    size_t tail = check->size < IMAGE_TAIL ? (size_t)check->size : IMAGE_TAIL;
 
-    sample->size = check->size;
-    sample->head = check->head;
-    sample->tail = check->tail;
-    sample->head_len = check->size < IMAGE_HEAD ? (size_t)check->size : IMAGE_HEAD;
-    sample->tail_len = check->size < IMAGE_TAIL ? (size_t)check->size : IMAGE_TAIL;
-    return image_read(check, 0, check->head, sample->head_len) &&
-           image_read(check, check->size - sample->tail_len, check->tail, sample->tail_len);
+    check->sample = (ImageSample){.size = check->size};
+    if (!image_read_file(check, 0, check->head, head) ||
+        !image_read_file(check, check->size - tail, check->tail, tail))
+        return false;
+    if (head < CHECK_ZEROED)
+        memset(check->head + head, 0, CHECK_ZEROED - head);
+    check->sample = (ImageSample){
+        .size = check->size,
+        .head = check->head,
+        .head_len = head,
+        .tail = check->tail,
+        .tail_len = tail,
+    };
+    return true;
 }
 
 static bool check_may_be_beside(const ImageFormat *format, const ImageFormat *other)
@@ -126,12 +137,12 @@ static void check_others(ImageCheck *check)
 
 /* What was read first is read again: who changes a file under the check, to show one thing to it
  * and another to the VM, has to change the headers. */
+_Static_assert(IMAGE_HEAD <= IMAGE_CHUNK, "the head is read again into the chunk");
 static void check_unchanged(ImageCheck *check)
 {
     size_t length = check->sample.head_len;
 
-    check->budget = length;
-    if (length > IMAGE_CHUNK || !image_read(check, 0, check->chunk, length))
+    if (check->verdict.failed || !image_read_file(check, 0, check->chunk, length))
         return;
     if (memcmp(check->chunk, check->head, length) != 0)
         image_fail(check, "The file has changed while it was read.");

@@ -50,7 +50,7 @@ typedef struct ImageCheck ImageCheck;
 typedef struct ImageSample {
     uint64_t size; /* of the file, in bytes */
     const uint8_t *head;
-    size_t head_len; /* min(size, IMAGE_HEAD) */
+    size_t head_len; /* min(size, IMAGE_HEAD); beyond it the first 4 KiB are zero */
     const uint8_t *tail;
     size_t tail_len; /* min(size, IMAGE_TAIL); the last byte is the file's last */
 } ImageSample;
@@ -152,6 +152,9 @@ static inline bool image_inside(const ImageCheck *check, uint64_t offset, uint64
 /* Reads exactly that. False: the check is over (it has been reported); the caller returns. What is
  * not inside the file has to be reported by the caller before; here it is a failure. */
 bool image_read(ImageCheck *check, uint64_t offset, void *buffer, size_t length);
+/* The same for check.c, without the budget and from the file itself: `offset` and `length` must be
+ * inside it. */
+bool image_read_file(ImageCheck *check, uint64_t offset, void *buffer, size_t length);
 /* So many more bytes may be read, because the size limit allows a table of that size. The caller
  * derives it from check->max_size or from a limit that QEMU itself has, never from a field alone.
  */
