@@ -12,6 +12,7 @@
  *   wanted.c     what is to be locked, and for whom
  *   wanted-options.c  --disk, --lease, --name, --uuid, --uri, --domain, --pid
  *   domain-xml.c what a libvirt domain names
+ *   xml-late.c   libxml2, when a domain is read
  *   obtain.c     acquire, with --wait
  *   openmetrics.c  the daemon's counters in the format of monitoring systems
  *   the others   one verb each

@@ -9,6 +9,9 @@
 
 #define DOMAIN_XML_MAX ((gsize)16 << 20)
 
+/* To be called before the others: loads what they need. */
+gboolean domain_xml_available(GError **error);
+
 /*
  * Adds what the domain in `file` names to `wanted`; "-" is standard input. Disks that no file or
  * block device stands for go to wanted->warnings. On failure `wanted` may have been added to.

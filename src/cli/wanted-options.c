@@ -61,7 +61,7 @@ gboolean wanted_finish(Wanted *wanted, const Cli *cli)
     if (!wanted->domain)
         return TRUE;
     domain = wanted_new();
-    if (!domain_xml_load(wanted->domain, domain, &error)) {
+    if (!domain_xml_available(&error) || !domain_xml_load(wanted->domain, domain, &error)) {
         cli_fail(cli, "InvalidArgument", "%s", error->message);
         return FALSE;
     }
