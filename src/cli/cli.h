@@ -66,8 +66,8 @@ struct Cli {
 };
 
 extern const CliVerb cli_acquire_verb, cli_check_config_verb, cli_drivers_verb, cli_help_verb,
-    cli_locks_verb, cli_metrics_verb, cli_pr_verb, cli_release_verb, cli_run_verb, cli_status_verb,
-    cli_version_verb, cli_watch_verb, cli_who_verb;
+    cli_image_verb, cli_locks_verb, cli_metrics_verb, cli_pr_verb, cli_release_verb, cli_run_verb,
+    cli_status_verb, cli_version_verb, cli_watch_verb, cli_who_verb;
 
 /* ---- main.c ------------------------------------------------------------------------------- */
 

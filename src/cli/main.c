@@ -10,13 +10,9 @@
 #include "cli.h"
 
 static const CliVerb *const main_verbs[] = {
-    &cli_run_verb,          &cli_acquire_verb,
-    &cli_release_verb,      &cli_locks_verb,
-    &cli_who_verb,          &cli_status_verb,
-    &cli_metrics_verb,      &cli_watch_verb,
-    &cli_drivers_verb,      &cli_pr_verb,
-    &cli_check_config_verb, &cli_help_verb,
-    &cli_version_verb,      NULL,
+    &cli_run_verb,    &cli_acquire_verb,      &cli_release_verb, &cli_locks_verb,   &cli_who_verb,
+    &cli_status_verb, &cli_metrics_verb,      &cli_watch_verb,   &cli_drivers_verb, &cli_pr_verb,
+    &cli_image_verb,  &cli_check_config_verb, &cli_help_verb,    &cli_version_verb, NULL,
 };
 
 const CliVerb *const *cli_verbs(void)

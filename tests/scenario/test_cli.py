@@ -39,7 +39,8 @@ def on_terminal(*words, **environment):
 
 # ---- usage -------------------------------------------------------------------------------------
 
-VERBS = ("run", "acquire", "release", "locks", "who", "status", "metrics", "watch", "drivers",
+VERBS = ("run", "acquire", "release", "locks", "who", "status", "metrics", "watch", "drivers", "pr",
+         "image",
          "check-config", "help", "version")
 
 

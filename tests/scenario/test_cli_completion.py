@@ -18,8 +18,7 @@ COMPLETIONS = lock_rig.REPOSITORY / "completions"
 MAN = lock_rig.REPOSITORY / "docs" / "man"
 BUILTIN = ("help", "version")  # verbs without a manual page of their own
 VERBS = ("run", "acquire", "release", "locks", "who", "status", "metrics", "watch", "drivers",
-VERBS = ("run", "acquire", "release", "locks", "who", "status", "watch", "drivers", "pr",
-         "check-config")
+         "pr", "image", "check-config")
 
 # Each shell prints <<BUFFER>> on Ctrl-X P, completes with one Tab, and never asks or pages.
 SETUP = {
@@ -140,6 +139,9 @@ def test_completion(shell, daemon):
             ("pr log --fol", "pr log --follow"),
             ("pr log --file a.i", "pr log --file a.img"),
             ("check-config a.i", "check-config a.img"),
+            ("image ch", "image check"),
+            ("image check --format qco", "image check --format qcow"),
+            ("image check --format raw a.i", "image check --format raw a.img"),
             ("help rel", "help release")):
         _, completed = shell.complete(f"holdfast {text}")
         # Whether a blank, a slash or "=" follows is up to the shell.

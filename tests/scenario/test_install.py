@@ -213,13 +213,14 @@ def test_driver_dir(installed, options):
 
 
 def test_exported_symbols(installed):
-    """The library exports the functions of its header and nothing else."""
+    """The library exports the functions of its headers and nothing else."""
     needs("nm")
     library = installed.dir("libdir", "libholdfast.so")
     shown = run("nm", "-D", "--defined-only", library).stdout
     symbols = {line.split()[2].partition("@")[0] for line in shown.splitlines()
                if line.split()[1] != "A"}
-    header = installed.dir("includedir", "holdfast", "holdfast.h").read_text(encoding="utf-8")
+    header = "".join(installed.dir("includedir", "holdfast", name).read_text(encoding="utf-8")
+                     for name in ("holdfast.h", "image.h"))
     header = re.sub(r"/\*.*?\*/", "", header, flags=re.DOTALL)
     assert symbols == set(re.findall(r"\b(hf_\w+)\(", header))
 

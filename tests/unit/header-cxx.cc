@@ -4,6 +4,7 @@
  * and runs is the test. Nothing here needs a daemon.
  */
 #include <holdfast/holdfast.h>
+#include <holdfast/image.h>
 
 #include <cstdlib>
 #include <cstring>
@@ -49,5 +50,14 @@ int main()
     if (hf_error_code(error) != HF_ERR_CONNECTION ||
         !std::strstr(hf_error_message(error), "/nonexistent/holdfast.sock"))
         return 4;
+
+    hf_image_options options = {};
+    hf_image_result *result = nullptr;
+    options.size = sizeof(options);
+    options.format = "raw";
+    hf_error *no_image = nullptr;
+    if (hf_image_check(-1, &options, &result, &no_image) != HF_ERR_BAD_RESOURCE)
+        return 5;
+    Owned<hf_error> owned_too(no_image);
     return 0;
 }
