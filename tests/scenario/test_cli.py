@@ -40,8 +40,7 @@ def on_terminal(*words, **environment):
 # ---- usage -------------------------------------------------------------------------------------
 
 VERBS = ("run", "acquire", "release", "locks", "who", "status", "metrics", "watch", "drivers", "pr",
-         "image",
-         "check-config", "help", "version")
+         "image", "check-config", "help", "version")
 
 
 @pytest.mark.parametrize("verb", VERBS)
