@@ -55,9 +55,10 @@ static bool qed_geometry(ImageCheck *check, Qed *qed)
                      cluster);
         return false;
     }
-    if (table < 1 || table > 16 || (table & (table - 1))) {
+    /* The specification has tables of 1 as well, and qemu-img makes them; QEMU cannot open them. */
+    if (table < 2 || table > 16 || (table & (table - 1))) {
         image_reason(check, IMAGE_BAD_HEADER, 8,
-                     "Tables of %" PRIu64 " clusters: 1, 2, 4, 8 and 16 are possible.", table);
+                     "Tables of %" PRIu64 " clusters: 2, 4, 8 and 16 are possible.", table);
         return false;
     }
     *qed = (Qed){
