@@ -15,6 +15,7 @@
  *   xml-late.c   libxml2, when a domain is read
  *   obtain.c     acquire, with --wait
  *   openmetrics.c  the daemon's counters in the format of monitoring systems
+ *   preflight.c  are a domain's images safe?
  *   the others   one verb each
  */
 #pragma once

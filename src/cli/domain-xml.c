@@ -100,6 +100,33 @@ static void domain_warn_disk(const DomainXml *domain, xmlNode *disk, const char 
                                     domain->name, name, type));
 }
 
+/*
+ * The image at `source`, and those below it that the domain names. `layer` is the <disk>, or a
+ * <backingStore>; of its format libvirt takes raw where it says nothing.
+ */
+static void domain_add_images(const DomainXml *domain, xmlNode *layer, gboolean is_cdrom)
+{
+    gboolean is_disk = domain_is(layer, "disk");
+
+    for (; layer; layer = domain_child(layer, "backingStore")) {
+        xmlNode *format = domain_child(layer, is_disk ? "driver" : "format");
+        xmlNode *source = domain_child(layer, "source");
+        char *path = domain_attribute(source, "file");
+        WantedImage *image;
+
+        if (!path)
+            path = domain_attribute(source, "dev");
+        if (!path || path[0] != '/') {
+            g_free(path);
+            return; /* an empty drive, the end of the chain, or the network */
+        }
+        image = wanted_take_image(domain->wanted, path, domain_attribute(format, "type"));
+        image->has_backing = domain_child(layer, "backingStore") != NULL;
+        image->is_cdrom = is_cdrom;
+        is_disk = FALSE;
+    }
+}
+
 static gboolean domain_add_disk(const DomainXml *domain, xmlNode *disk)
 {
     g_autofree char *type = domain_attribute(disk, "type");
@@ -122,6 +149,7 @@ static gboolean domain_add_disk(const DomainXml *domain, xmlNode *disk)
     if (path[0] != '/')
         return domain_fail(domain, "the source '%s' of %s is not an absolute path", path, name);
     wanted_take_disk(domain->wanted, g_steal_pointer(&path), domain_disk_mode(disk, device));
+    domain_add_images(domain, disk, strcmp(device, "cdrom") == 0);
     return TRUE;
 }
 

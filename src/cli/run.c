@@ -11,13 +11,14 @@
 
 #include "wanted.h"
 
-enum { RUN_WAIT = WANTED_NEXT, RUN_WITH_CHILDREN };
+enum { RUN_WAIT = WANTED_NEXT, RUN_WITH_CHILDREN, RUN_CHECK };
 
 static const CliOption run_options[] = {
     WANTED_OPTIONS_DISKS,
     WANTED_OPTIONS_OWNER,
     {RUN_WAIT, "wait", "SECONDS", "wait so long while somebody else holds it"},
     {RUN_WITH_CHILDREN, "with-children", NULL, "until what COMMAND left running has ended too"},
+    {RUN_CHECK, "check", "MODE", "images of the domain: off, warn (default), enforce"},
     {0},
 };
 
@@ -25,6 +26,7 @@ typedef struct Run {
     Wanted *wanted;
     double wait;
     gboolean with_children;
+    Preflight check;
     char **command;
 } Run;
 
@@ -71,6 +73,9 @@ static gboolean run_parse(Run *run, CliParser *parser)
             continue;
         if (id == RUN_WITH_CHILDREN)
             run->with_children = TRUE;
+        else if (id == RUN_CHECK && !preflight_parse(argument, &run->check))
+            parser->status =
+                cli_usage_error(parser->cli, "'%s' is neither off, warn nor enforce", argument);
         else if (id == RUN_WAIT && !cli_parse_seconds(argument, &run->wait))
             parser->status = cli_usage_error(parser->cli, "'%s' is no number of seconds", argument);
     }
@@ -121,6 +126,9 @@ static int run_with_locks(const Run *run, const Cli *cli)
     status = cli_obtain(cli, client, run->wanted, run->wait, &value);
     if (status != CLI_OK)
         return status;
+    status = preflight(cli, run->wanted, run->check);
+    if (status != CLI_OK)
+        return status;
     /* The leases last until the last process that has this descriptor has closed it. */
     if (run->with_children && fcntl(hf_fd(client), F_SETFD, 0) < 0)
         return cli_fail(cli, "Internal", "cannot hand down the connection: %s", g_strerror(errno));
@@ -131,7 +139,7 @@ static int run_verb(Cli *cli, int argc, char **argv)
 {
     g_auto(CliParser) parser = {0};
     g_autoptr(Wanted) wanted = wanted_new();
-    Run run = {.wanted = wanted};
+    Run run = {.wanted = wanted, .check = PREFLIGHT_WARN};
     int status;
 
     cli->json_errors = stderr; /* standard output is the command's */

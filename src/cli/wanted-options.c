@@ -71,7 +71,9 @@ gboolean wanted_finish(Wanted *wanted, const Cli *cli)
         wanted->uuid = g_steal_pointer(&domain->uuid);
     g_ptr_array_extend_and_steal(wanted->disks, g_steal_pointer(&domain->disks));
     g_ptr_array_extend_and_steal(wanted->leases, g_steal_pointer(&domain->leases));
+    g_ptr_array_extend_and_steal(wanted->images, g_steal_pointer(&domain->images));
     domain->disks = g_ptr_array_new();
+    domain->images = g_ptr_array_new();
     domain->leases = g_ptr_array_new();
     for (guint i = 0; i < domain->warnings->len; i++)
         cli_note(cli, "warning: %s", (const char *)g_ptr_array_index(domain->warnings, i));

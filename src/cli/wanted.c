@@ -21,12 +21,22 @@ static void wanted_lease_free(gpointer data)
     g_free(lease);
 }
 
+static void wanted_image_free(gpointer data)
+{
+    WantedImage *image = data;
+
+    g_free(image->path);
+    g_free(image->format);
+    g_free(image);
+}
+
 Wanted *wanted_new(void)
 {
     Wanted *wanted = g_new0(Wanted, 1);
 
     wanted->disks = g_ptr_array_new_with_free_func(wanted_disk_free);
     wanted->leases = g_ptr_array_new_with_free_func(wanted_lease_free);
+    wanted->images = g_ptr_array_new_with_free_func(wanted_image_free);
     wanted->warnings = g_ptr_array_new_with_free_func(g_free);
     return wanted;
 }
@@ -37,6 +47,7 @@ void wanted_free(Wanted *wanted)
         return;
     g_ptr_array_unref(wanted->disks);
     g_ptr_array_unref(wanted->leases);
+    g_ptr_array_unref(wanted->images);
     g_ptr_array_unref(wanted->warnings);
     g_free(wanted->name);
     g_free(wanted->uuid);
@@ -62,6 +73,16 @@ void wanted_take_lease(Wanted *wanted, char *lockspace, char *key, hf_mode mode)
     lease->key = key;
     lease->mode = mode;
     g_ptr_array_add(wanted->leases, lease);
+}
+
+WantedImage *wanted_take_image(Wanted *wanted, char *path, char *format)
+{
+    WantedImage *image = g_new0(WantedImage, 1);
+
+    image->path = path;
+    image->format = format ? format : g_strdup("raw");
+    g_ptr_array_add(wanted->images, image);
+    return image;
 }
 
 /* ---- reading what people write -------------------------------------------------------------- */

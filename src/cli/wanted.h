@@ -18,6 +18,14 @@ typedef struct WantedLease {
     hf_mode mode;
 } WantedLease;
 
+/* An image that a domain uses, to be checked. */
+typedef struct WantedImage {
+    char *path;
+    char *format;         /* as libvirt calls it */
+    gboolean has_backing; /* the domain says what its backing file is, or that there is none */
+    gboolean is_cdrom;
+} WantedImage;
+
 typedef struct Wanted {
     pid_t pid; /* 0: not given */
     char *name;
@@ -26,6 +34,7 @@ typedef struct Wanted {
     gboolean until_close;
     GPtrArray *disks;    /* of WantedDisk */
     GPtrArray *leases;   /* of WantedLease */
+    GPtrArray *images;   /* of WantedImage */
     GPtrArray *warnings; /* of char *: what the domain has and nobody protects */
     char *domain;        /* file named by --domain; read by wanted_finish() */
 } Wanted;
@@ -36,6 +45,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Wanted, wanted_free)
 
 void wanted_take_disk(Wanted *wanted, char *path, hf_mode mode);
 void wanted_take_lease(Wanted *wanted, char *lockspace, char *key, hf_mode mode);
+/* NULL for `format` is what libvirt takes it for: raw. */
+WantedImage *wanted_take_image(Wanted *wanted, char *path, char *format);
 
 /* PATH[,MODE]. */
 gboolean wanted_add_disk(Wanted *wanted, const char *text, GError **error);
@@ -73,6 +84,15 @@ gboolean wanted_finish(Wanted *wanted, const Cli *cli);
 /* The arguments of "acquire" or "release". */
 CliJson *wanted_to_acquire(const Wanted *wanted);
 CliJson *wanted_to_release(const Wanted *wanted);
+
+/* ---- preflight.c -------------------------------------------------------------------------- */
+
+typedef enum Preflight { PREFLIGHT_OFF, PREFLIGHT_WARN, PREFLIGHT_ENFORCE } Preflight;
+
+gboolean preflight_parse(const char *text, Preflight *ret_mode);
+/* Checks wanted->images; notes, or with PREFLIGHT_ENFORCE reports, what is not safe. Returns the
+ * exit code. */
+int preflight(const Cli *cli, const Wanted *wanted, Preflight mode);
 
 /* ---- obtain.c ----------------------------------------------------------------------------- */
 

@@ -192,7 +192,7 @@ DOMAIN = f"""<domain type='kvm'><name>web1</name><uuid>{UUID}</uuid><devices>
 def test_domain(holdfast, daemon, workdir):
     """Disks, leases, name and UUID come from the domain; options win over it and add to it."""
     (workdir / "d.xml").write_text(DOMAIN)
-    result = holdfast("run", "--domain", "d.xml", "true")
+    result = holdfast("run", "--domain", "d.xml", "--check", "off", "true")
     assert result.returncode == 0
     assert result.stderr == ("holdfast: warning: d.xml: disk vdb is of type 'network' and not "
                              "protected: only files and block devices are\n")
