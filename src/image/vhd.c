@@ -26,13 +26,20 @@ enum { VHD_FIXED = 2, VHD_DYNAMIC = 3, VHD_DIFFERENCING = 4 };
 
 static const char vhd_cookie[] = "conectix";
 
-/* At the end for fixed disks; QEMU's prober sees only the other kinds. Virtual PC before 2004 wrote
- * 511 bytes. */
+/* QEMU rounds the file's size up to sectors before it looks for a fixed disk's footer. So it reads
+ * the 511 bytes that Virtual PC wrote before 2004, and any shorter piece of a footer as well. */
+static size_t vhd_odd_footer(const ImageSample *sample)
+{
+    size_t length = sample->size % VHD_FOOTER;
+
+    return image_sample_ends(sample, length, vhd_cookie, 8) ? length : 0;
+}
+
+/* At the end for fixed disks; QEMU's prober sees only the other kinds. */
 static bool vhd_recognise(const ImageSample *sample)
 {
     return image_sample_has(sample, 0, vhd_cookie, 8) ||
-           image_sample_ends(sample, VHD_FOOTER, vhd_cookie, 8) ||
-           image_sample_ends(sample, VHD_FOOTER - 1, vhd_cookie, 8);
+           image_sample_ends(sample, VHD_FOOTER, vhd_cookie, 8) || vhd_odd_footer(sample);
 }
 
 /* The one's complement of the sum of all bytes, without the four at `at`. */
@@ -126,19 +133,14 @@ static bool vhd_check_footer(ImageCheck *check, const uint8_t *footer, uint64_t 
 
 /* ---- fixed ---------------------------------------------------------------------------------- */
 
-static void vhd_check_fixed(ImageCheck *check)
+static void vhd_check_fixed(ImageCheck *check, size_t length)
 {
-    const uint8_t *footer = check->sample.tail + check->sample.tail_len - VHD_FOOTER;
-    uint64_t at = check->size - VHD_FOOTER;
+    const ImageSample *sample = &check->sample;
+    uint64_t at = check->size - length;
+    uint8_t footer[VHD_FOOTER] = {0};
     uint64_t next;
 
-    if (check->size % 512) {
-        image_reason(check, IMAGE_BAD_HEADER, IMAGE_NO_OFFSET,
-                     "A file of %llu bytes is not made of whole sectors; QEMU looks for the footer "
-                     "at another place than others.",
-                     (unsigned long long)check->size);
-        return;
-    }
+    memcpy(footer, sample->tail + sample->tail_len - length, length);
     if (!vhd_check_footer(check, footer, at))
         return;
     if (image_be32(footer + 60) != VHD_FIXED) {
@@ -351,20 +353,25 @@ static void vhd_check_dynamic(ImageCheck *check)
 
 static void vhd_check(ImageCheck *check)
 {
-    if (image_sample_has(&check->sample, 0, vhd_cookie, 8))
+    const ImageSample *sample = &check->sample;
+    size_t odd = vhd_odd_footer(sample);
+
+    if (image_sample_has(sample, 0, vhd_cookie, 8))
         vhd_check_dynamic(check);
-    else if (image_sample_ends(&check->sample, VHD_FOOTER, vhd_cookie, 8))
-        vhd_check_fixed(check);
+    else if (odd ? odd != VHD_FOOTER - 1 : check->size % VHD_FOOTER != 0)
+        image_reason(check, IMAGE_BAD_HEADER, IMAGE_NO_OFFSET,
+                     "In a file of %llu bytes some find the footer at one place, some at another, "
+                     "or not at all.",
+                     (unsigned long long)check->size);
     else
-        image_reason(check, IMAGE_UNKNOWN_VERSION, check->size - VHD_FOOTER + 1,
-                     "A footer of 511 bytes, as Virtual PC wrote it before 2004; QEMU does not "
-                     "read it.");
+        vhd_check_fixed(check, odd ? odd : VHD_FOOTER);
 }
 
 static const char *const vhd_beside[] = {"mbr", "gpt", NULL};
 
 const ImageFormat image_vhd = {
     .name = "vhd",
+    .alias = "vpc",
     .title = "VHD, Virtual PC's format",
     .also = IMAGE_ALSO_VHD,
     .recognise = vhd_recognise,

@@ -113,7 +113,7 @@ static bool vmdk_grains(VmdkWalk *walk, uint64_t table, uint64_t entries)
                 vmdk_within(grain, need, layout->grains_begin, layout->grains_end))
                 continue;
             image_reason(
-                walk->check, grain >= layout->grains_end ? IMAGE_TRUNCATED : IMAGE_BAD_ENTRY,
+                walk->check, grain < layout->grains_begin ? IMAGE_BAD_ENTRY : IMAGE_TRUNCATED,
                 offset + i * 4,
                 "A grain is at sector %u; grains are between sectors %llu and %llu.", grain,
                 (unsigned long long)layout->grains_begin, (unsigned long long)layout->grains_end);
