@@ -40,12 +40,12 @@ def verdict_on(directory, content, image_format, *options):
     return check(path, image_format, *options)
 
 
-def qemu_img(*arguments, check_it=True, **kwargs):
-    """qemu-img, which opens what images name: without network, with bounds on time and memory."""
+def qemu_img(*arguments, check_it=True, program="qemu-img", **kwargs):
+    """qemu-img or qemu-io, which open what images name: no network, bounds on time and memory."""
     command = ["prlimit", "--cpu=20", f"--as={2 << 30}", f"--fsize={1 << 30}", "--core=0"]
     if os.geteuid() == 0:
         command += ["unshare", "--net", "--ipc", "--"]
-    return subprocess.run([*command, "qemu-img", *map(str, arguments)], check=check_it,
+    return subprocess.run([*command, program, *map(str, arguments)], check=check_it,
                           capture_output=True, text=True, timeout=60, **kwargs)
 
 
