@@ -115,18 +115,19 @@ static void qcow2_snapshots(Qcow2 *q)
     uint64_t offset = image_be64(q->header + 64), at = offset;
     uint64_t size = q->check->verdict.size;
 
-    if (count == 0)
-        return;
     if (count > QCOW2_MAX_SNAPSHOTS) {
         image_reason(q->check, IMAGE_TABLE_SIZE, 60,
                      "There are %" PRIu32 " snapshots; %d are possible.", count,
                      QCOW2_MAX_SNAPSHOTS);
         return;
     }
+    /* As QEMU, even if there are none. */
     if (offset % q->cluster_size != 0) {
         qcow2_part(q, "snapshot table", 64, offset, 40);
         return;
     }
+    if (count == 0)
+        return;
     while (count > 0 && qcow2_snapshot(q, &at))
         count--;
     /* The limit is for all; what a VM sees now is the disk. */

@@ -286,8 +286,6 @@ static void qcow2_extensions(Qcow2 *q)
         type = image_be32(bytes);
         length = image_be32(bytes + 4);
         at += 8;
-        if (type == 0)
-            return;
         if (length > end - at) {
             image_reason(
                 q->check, IMAGE_BAD_HEADER, at - 4,
@@ -296,6 +294,8 @@ static void qcow2_extensions(Qcow2 *q)
                 length);
             return;
         }
+        if (type == 0)
+            return;
         qcow2_extension(q, type, at, length);
         at += ((uint64_t)length + 7) & ~(uint64_t)7;
     }

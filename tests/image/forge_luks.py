@@ -6,9 +6,11 @@ import json
 import struct
 
 MIB = 1 << 20
+OFFSET = MIB // 2  # of the data
+SIZE = OFFSET + 65536
 
 
-def luks1(size=4 * MIB, payload=4096, key=64, slots=None, **fields):
+def luks1(size=2 * MIB + 65536, payload=4096, key=64, slots=None, **fields):
     """A volume; a slot is (active, iterations, first sector, stripes)."""
     values = {"magic": b"LUKS\xba\xbe", "version": 1, "cipher": b"aes", "mode": b"xts-plain64",
               "hash": b"sha256", "payload": payload, "key": key, "digest": bytes(20),
@@ -25,9 +27,9 @@ def luks1(size=4 * MIB, payload=4096, key=64, slots=None, **fields):
     return result
 
 
-def metadata(header=16384, offset=16 * MIB, size="dynamic", slot=None, segment=None, **more):
+def metadata(header=16384, offset=OFFSET, size="dynamic", slot=None, segment=None, **more):
     """What the JSON of a volume says."""
-    areas = 16 * MIB - 2 * header
+    areas = OFFSET - 2 * header
     return {
         "keyslots": {"0": {"type": "luks2", "key_size": 64,
                            "af": {"type": "luks1", "stripes": 4000, "hash": "sha256"},
@@ -57,7 +59,7 @@ def copy(place, text, header=16384, **fields):
     return result
 
 
-def luks2(size=17 * MIB, text=None, second_text=None, header=16384, second=None, **fields):
+def luks2(size=SIZE, text=None, second_text=None, header=16384, second=None, **fields):
     """A volume whose two headers have this JSON."""
     text = json.dumps(metadata(header)).encode() if text is None else text
     result = bytearray(size)

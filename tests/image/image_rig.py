@@ -27,6 +27,15 @@ def check(path, image_format, *options, **kwargs):
     return {**image, "status": result.returncode}
 
 
+def check_all(paths, image_format, directory):
+    """The verdicts on several images, from one run."""
+    result = subprocess.run([HOLDFAST, "image", "check", "--json", "--format", image_format,
+                             *paths], check=False, capture_output=True, timeout=60, cwd=directory)
+    images = json.loads(result.stdout)["images"]
+    assert [image["file"] for image in images] == list(map(str, paths)), result
+    return images
+
+
 def reasons(image):
     """The names of the reasons of a verdict that were not allowed."""
     assert image["verdict"] != "error", image
@@ -42,11 +51,11 @@ def verdict_on(directory, content, image_format, *options):
 
 def qemu_img(*arguments, check_it=True, program="qemu-img", **kwargs):
     """qemu-img or qemu-io, which open what images name: no network, bounds on time and memory."""
-    command = ["prlimit", "--cpu=20", f"--as={2 << 30}", f"--fsize={1 << 30}", "--core=0"]
+    command = ["prlimit", "--cpu=60", f"--as={2 << 30}", f"--fsize={1 << 30}", "--core=0"]
     if os.geteuid() == 0:
         command += ["unshare", "--net", "--ipc", "--"]
     return subprocess.run([*command, program, *map(str, arguments)], check=check_it,
-                          capture_output=True, text=True, timeout=60, **kwargs)
+                          capture_output=True, text=True, timeout=300, **kwargs)
 
 
 def qemu_size(path, image_format):

@@ -9,10 +9,11 @@ import pytest
 # pylint: disable=unused-import
 from image_rig import (check, needs_qemu_img, pytestmark, qemu_img, reasons, verdict_on)
 
-MIB = forge.MIB
+MIB, OFFSET, SIZE = forge.MIB, forge.OFFSET, forge.SIZE
+AREAS = str(OFFSET - 32768)
 
 
-def with_json(size=17 * MIB, **changes):
+def with_json(size=SIZE, **changes):
     """A volume with this in its JSON."""
     return forge.luks2(size, json.dumps(forge.metadata(**changes)).encode())
 
@@ -25,13 +26,13 @@ def patched(content, *places):
 
 
 SAFE = {
-    "version 1": (forge.luks1(), 4 * MIB - 4096 * 512),
-    "version 1, all slots": (forge.luks1(slots={7: (0x00ac71f3, 9, 3536, 4000)}), 2 * MIB),
-    "version 2": (forge.luks2(), MIB),
-    "version 2, of a size": (with_json(size=18 * MIB, segment={"size": "524288"}), 524288),
-    "version 2, larger headers": (forge.luks2(header=32768), MIB),
+    "version 1": (forge.luks1(), 65536),
+    "version 1, all slots": (forge.luks1(slots={7: (0x00ac71f3, 9, 3536, 4000)}), 65536),
+    "version 2": (forge.luks2(), 65536),
+    "version 2, of a size": (with_json(segment={"size": "32768"}), 32768),
+    "version 2, larger headers": (forge.luks2(header=32768), 65536),
     "version 2, flat JSON": (forge.luks2(text=json.dumps(
-        forge.metadata(), separators=(",", ":")).encode()), MIB),
+        forge.metadata(), separators=(",", ":")).encode()), 65536),
 }
 
 HOSTILE = [
@@ -71,7 +72,7 @@ HOSTILE = [
      {"table-overlap"}, "crypto/block-luks.c: Keyslots are overlapping in the header"),
     # version 2
     ("version 2, cut", forge.luks2()[:20000], {"truncated"}, ""),
-    ("version 2, header of 12 KiB", forge.luks2(size=17 * MIB, header=12288), {"bad-header"},
+    ("version 2, header of 12 KiB", forge.luks2(header=12288), {"bad-header"},
      "LUKS2 1.1.4, table 1"),
     ("version 2, header of 128 KiB", forge.luks2(header=131072), {"too-much-metadata"},
      "stricter: allowed by LUKS2 1.1.4"),
@@ -96,7 +97,7 @@ HOSTILE = [
     ("version 2, escaped name", forge.luks2(text=json.dumps(forge.metadata()).replace(
         '"segments"', '"s\\u0065gments"').encode()), {"bad-header"}, "two spellings of one name"),
     ("version 2, a number twice", forge.luks2(text=json.dumps(forge.metadata()).replace(
-        '"offset": "16777216"', '"offset": "16777216", "offset": "512"').encode()),
+        f'"offset": "{OFFSET}"', f'"offset": "{OFFSET}", "offset": "512"').encode()),
      {"bad-header"}, "parsers differ in which one counts"),
     ("version 2, no segments", with_json(segments={}), {"size-unknown"}, ""),
     ("version 2, two segments", forge.luks2(text=json.dumps(forge.metadata(segments={
@@ -107,7 +108,7 @@ HOSTILE = [
     ("version 2, flags", with_json(segment={"flags": ["backup-final"]}), {"unknown-feature"},
      "CVE-2021-4122"),
     ("version 2, requirements", with_json(config={
-        "json_size": "12288", "keyslots_size": "16744448",
+        "json_size": "12288", "keyslots_size": AREAS,
         "requirements": {"mandatory": ["online-reencrypt-v2"]}}), {"unknown-feature"},
      "CVE-2021-4122"),
     ("version 2, slot of a reencryption", with_json(slot={"type": "reencrypt"}),
@@ -117,26 +118,26 @@ HOSTILE = [
     ("version 2, integrity", with_json(segment={"integrity": {"type": "hmac(sha256)"}}),
      {"size-unknown"}, "how much is data depends on the tags"),
     ("version 2, data elsewhere", with_json(segment={"offset": "0"}), {"detached-header"}, ""),
-    ("version 2, header alone", with_json(size=16 * MIB), {"detached-header"},
+    ("version 2, header alone", with_json(size=OFFSET), {"detached-header"},
      "what cryptsetup luksHeaderBackup makes"),
-    ("version 2, data behind the end", with_json(size=15 * MIB), {"truncated"}, ""),
+    ("version 2, data behind the end", with_json(size=OFFSET - 512), {"truncated"}, ""),
     ("version 2, size behind the end", with_json(segment={"size": "1048577024"}), {"truncated"},
      ""),
     ("version 2, half a sector", with_json(segment={"size": "1000"}), {"bad-header"}, ""),
     ("version 2, number with a sign", with_json(segment={"offset": "-512"}), {"bad-header"}, ""),
     ("version 2, number of 2^64", with_json(segment={"offset": "18446744073709551616"}),
      {"bad-header"}, ""),
-    ("version 2, data on the slots", with_json(segment={"offset": "1048576"}), {"table-overlap"},
+    ("version 2, data on the slots", with_json(segment={"offset": "262144"}), {"table-overlap"},
      ""),
     ("version 2, data on the headers", with_json(segment={"offset": "16384"}, config={
         "json_size": "12288", "keyslots_size": "0"}), {"table-overlap"}, ""),
     ("version 2, size of the JSON", with_json(config={"json_size": "4096",
-                                                      "keyslots_size": "16744448"}),
+                                                      "keyslots_size": AREAS}),
      {"size-mismatch"}, "LUKS2 1.1.4: must be the binary header's"),
     ("version 2, slot in the header", with_json(slot={"area": {"offset": "4096",
                                                                "size": "4096"}}),
      {"table-outside"}, ""),
-    ("version 2, slot in the data", with_json(slot={"area": {"offset": "16777216",
+    ("version 2, slot in the data", with_json(slot={"area": {"offset": str(OFFSET),
                                                              "size": "4096"}}),
      {"table-outside"}, ""),
     ("version 2, slots on each other", with_json(keyslots={

@@ -116,6 +116,8 @@ HOSTILE = [
      {"bad-header"}, "CVE-2014-0144: Header extension too large"),
     ("extension of 4 GiB", forge.image(extensions=struct.pack(">II", 0x12345678, 0xffffffff)),
      {"bad-header"}, "as above, 32-bit overflow when rounded up"),
+    ("extension that ends them, too long", forge.image(extensions=struct.pack(">II", 0, C)),
+     {"bad-header"}, "block/qcow2.c looks at the length first"),
     ("extension into the name", forge.with_name(b"x", at=200, extensions=forge.extension(
         0x12345678, b"y" * 96)), {"backing-file", "bad-header"}, "block/qcow2.c"),
     ("backing format too long", forge.image(extensions=forge.extension(
@@ -167,6 +169,8 @@ HOSTILE = [
      {"table-size"}, "CVE-2014-0143, CVE-2014-0145: Snapshot table too large"),
     ("snapshots misaligned", forge.with_snapshots(forge.snapshot(), snapshots_offset=6 * C + 8),
      {"table-misaligned"}, "block/qcow2.c: Snapshot table offset invalid"),
+    ("snapshots misaligned, none", forge.image(snapshots_offset=8), {"table-misaligned"},
+     "as above"),
     ("snapshots outside", forge.with_snapshots(forge.snapshot(), snapshots_offset=1 << 40),
      {"table-outside"}, "block/qcow2-snapshot.c"),
     ("snapshots on L1", forge.at(forge.image(n_snapshots=1, snapshots_offset=3 * C),
