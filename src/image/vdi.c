@@ -119,6 +119,7 @@ static bool vdi_check_places(ImageCheck *check, const uint8_t *header, const Vdi
 static void vdi_check_map(ImageCheck *check, const VdiDisk *disk)
 {
     uint64_t in_file = (check->size - disk->data) / VDI_BLOCK;
+    uint64_t sum = 0, squares = 0; /* what is too much, beside one use of each block */
     const uint8_t *entry;
     uint32_t used = 0;
     ImageTable table;
@@ -130,6 +131,8 @@ static void vdi_check_map(ImageCheck *check, const VdiDisk *disk)
 
         if (block >= VDI_NO_BLOCK)
             continue;
+        sum += (uint64_t)block - used;
+        squares += (uint64_t)block * block - (uint64_t)used * used;
         used++;
         if (block >= disk->blocks || block >= disk->allocated) {
             image_reason(check, IMAGE_BAD_ENTRY, table.offset,
@@ -144,9 +147,14 @@ static void vdi_check_map(ImageCheck *check, const VdiDisk *disk)
             return;
         }
     }
-    if (!check->verdict.failed && table.left == 0 && used != disk->allocated)
+    if (check->verdict.failed || table.left > 0)
+        return;
+    if (used != disk->allocated)
         image_reason(check, IMAGE_BAD_ENTRY, 388, "%u blocks are said to be in use; %u are.",
                      disk->allocated, used);
+    /* Finds accidents. Who means it can have the same sums, and two places of one disk in one. */
+    else if (sum || squares)
+        image_reason(check, IMAGE_BAD_ENTRY, disk->map, "A block is in use twice.");
 }
 
 static void vdi_check(ImageCheck *check)

@@ -72,6 +72,8 @@ VDI = [
         "qemu-img check: too large"),
     Row("vdi", "block not counted", vdi(entries={1: 2}, in_file=3), "bad-entry", OPENS,
         "QEMU's next new block would be the same one"),
+    Row("vdi", "block twice", vdi(entries={0: 1}), "bad-entry", OPENS,
+        "qemu-img check: also used by"),
     Row("vdi", "blocks counted and not there", vdi(allocated=4), "bad-entry", OPENS,
         "qemu-img check: allocated blocks mismatch"),
     Row("vdi", "more blocks than blocks", vdi(allocated=9), "bad-header bad-entry", OPENS,

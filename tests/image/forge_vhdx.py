@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """VHDX images byte by byte, for tests. Source: Microsoft, [MS-VHDX]."""
 
+import functools
 import struct
 import uuid
 
@@ -40,6 +41,7 @@ def _table():
 _CRC = _table()
 
 
+@functools.lru_cache(maxsize=1024)
 def crc32c(data):
     """The check sum of everything in a VHDX."""
     crc = 0xFFFFFFFF
@@ -51,7 +53,7 @@ def crc32c(data):
 def seal(image, at, size):
     """Put in the right check sum, four bytes behind `at`."""
     image[at + 4:at + 8] = bytes(4)
-    struct.pack_into("<I", image, at + 4, crc32c(image[at:at + size]))
+    struct.pack_into("<I", image, at + 4, crc32c(bytes(image[at:at + size])))
 
 
 def header(**fields):
