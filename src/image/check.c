@@ -96,6 +96,8 @@ static bool check_sample(ImageCheck *check)
     size_t tail = check->size < IMAGE_TAIL ? (size_t)check->size : IMAGE_TAIL;
 
     check->sample = (ImageSample){.size = check->size};
+    check->window_len = 0;
+    check->last_end = UINT64_MAX;
     if (!image_read_file(check, 0, check->head, head) ||
         !image_read_file(check, check->size - tail, check->tail, tail))
         return false;

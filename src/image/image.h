@@ -41,6 +41,8 @@
 /* More reasons than this help nobody; they are counted. */
 #define IMAGE_MAX_REASONS 24
 #define IMAGE_MAX_SENTENCE 240
+/* Small reads one behind the other are served from so much, read at once. */
+#define IMAGE_WINDOW ((size_t)8192)
 
 #define IMAGE_NO_OFFSET UINT64_MAX
 
@@ -112,9 +114,13 @@ struct ImageCheck {
     ImageSample sample;
     uint64_t budget;
     ImageVerdict verdict;
+    uint64_t last_end; /* of the last small read */
+    uint64_t window_at;
+    size_t window_len;
     uint8_t head[IMAGE_HEAD];
     uint8_t tail[IMAGE_TAIL];
     uint8_t chunk[IMAGE_CHUNK];
+    uint8_t window[IMAGE_WINDOW];
 };
 
 /* ---- check.c -------------------------------------------------------------------------------- */
@@ -174,6 +180,8 @@ typedef struct ImageTable {
 void image_table_begin(ImageTable *table, uint64_t offset, uint64_t entries, size_t entry_size);
 /* The next entry, valid until the next call, or NULL at the end and when the check is over. */
 const uint8_t *image_table_next(ImageCheck *check, ImageTable *table);
+/* The next entry that is not zero; only for entries of 8 bytes. */
+const uint8_t *image_table_next_set(ImageCheck *check, ImageTable *table);
 
 /* ---- bytes ---------------------------------------------------------------------------------- */
 

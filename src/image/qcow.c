@@ -53,7 +53,7 @@ static void qcow_l1(ImageCheck *check, uint64_t offset, uint64_t entries, uint64
     }
     image_grant(check, entries * 8);
     image_table_begin(&table, offset, entries, 8);
-    while ((entry = image_table_next(check, &table))) {
+    while ((entry = image_table_next_set(check, &table))) {
         uint64_t value = image_be64(entry);
 
         if (value != 0 && (value < 48 || !image_inside(check, value, l2_bytes))) {

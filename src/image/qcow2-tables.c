@@ -243,7 +243,7 @@ static void qcow2_l1_entries(Qcow2 *q)
     /* A disk within the limit has no more entries, whatever its clusters. */
     image_grant(q->check, q->l1_entries * 8);
     image_table_begin(&table, q->l1_offset, q->l1_entries, 8);
-    while ((entry = image_table_next(q->check, &table))) {
+    while ((entry = image_table_next_set(q->check, &table))) {
         uint64_t value = image_be64(entry);
 
         if (value & ~(QCOW2_L1_OFFSET | QCOW2_L1_COPIED)) {
@@ -269,7 +269,7 @@ static void qcow2_reftable_entries(Qcow2 *q)
 
     image_grant(q->check, entries * 8);
     image_table_begin(&table, q->reftable_offset, entries, 8);
-    while ((entry = image_table_next(q->check, &table))) {
+    while ((entry = image_table_next_set(q->check, &table))) {
         uint64_t value = image_be64(entry);
 
         if (value & QCOW2_REFTABLE_RESERVED) {

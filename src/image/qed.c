@@ -119,7 +119,7 @@ static void qed_l1(ImageCheck *check, const Qed *qed)
     }
     image_grant(check, entries * 8);
     image_table_begin(&table, qed->l1_offset, entries, 8);
-    while ((entry = image_table_next(check, &table))) {
+    while ((entry = image_table_next_set(check, &table))) {
         uint64_t value = image_le64(entry);
 
         if (value != 0 && (!qed_table_ok(check, qed, value) || value == qed->l1_offset)) {

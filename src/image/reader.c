@@ -48,6 +48,31 @@ static bool reader_from_file(ImageCheck *check, uint64_t offset, uint8_t *buffer
     return true;
 }
 
+/* Not larger, and not further behind the last one, are the small reads of a list: entries of a few
+ * dozen bytes, names, padding. */
+#define READER_SMALL 512
+#define READER_GAP 64
+
+/* A system call for each entry of a list would cost more than the list. True: `offset` is in the
+ * window now; what was read is paid for. */
+static bool reader_window(ImageCheck *check, uint64_t offset, size_t length)
+{
+    bool goes_on = offset >= check->last_end && offset - check->last_end <= READER_GAP;
+    uint64_t left = check->size - offset;
+    size_t size = left < IMAGE_WINDOW ? (size_t)left : IMAGE_WINDOW;
+
+    if (check->window_len && offset >= check->window_at &&
+        offset - check->window_at <= check->window_len &&
+        length <= check->window_len - (offset - check->window_at))
+        return true;
+    if (!goes_on || size > check->budget || !image_read_file(check, offset, check->window, size))
+        return false;
+    check->budget -= size;
+    check->window_at = offset;
+    check->window_len = size;
+    return true;
+}
+
 bool image_read(ImageCheck *check, uint64_t offset, void *buffer, size_t length)
 {
     if (check->verdict.failed)
@@ -56,6 +81,15 @@ bool image_read(ImageCheck *check, uint64_t offset, void *buffer, size_t length)
         image_fail(check, "Internal fault: a read of %llu bytes at byte %llu, outside the file.",
                    (unsigned long long)length, (unsigned long long)offset);
         return false;
+    }
+    if (length <= READER_SMALL && offset + length > check->sample.head_len) {
+        bool found = reader_window(check, offset, length);
+
+        check->last_end = offset + length;
+        if (found)
+            memcpy(buffer, check->window + (offset - check->window_at), length);
+        if (found || check->verdict.failed)
+            return found;
     }
     if (length > check->budget) {
         image_reason(check, IMAGE_TOO_MUCH_METADATA, offset,
@@ -90,23 +124,50 @@ void image_table_begin(ImageTable *table, uint64_t offset, uint64_t entries, siz
     *table = (ImageTable){.next = offset, .left = entries, .entry_size = entry_size};
 }
 
+/* False: there is no next entry. */
+static bool reader_fill(ImageCheck *check, ImageTable *table)
+{
+    uint64_t fit = IMAGE_CHUNK / table->entry_size;
+    uint64_t entries = table->left < fit ? table->left : fit;
+
+    if (table->left == 0)
+        return false;
+    if (table->at < table->filled)
+        return true;
+    table->at = 0;
+    table->filled = (size_t)entries * table->entry_size;
+    if (image_read(check, table->next, check->chunk, table->filled))
+        return true;
+    table->left = 0;
+    return false;
+}
+
+const uint8_t *image_table_next_set(ImageCheck *check, ImageTable *table)
+{
+    while (reader_fill(check, table)) {
+        size_t at = table->at;
+        uint64_t value = 0;
+
+        while (at < table->filled && value == 0) {
+            memcpy(&value, check->chunk + at, sizeof(value));
+            at += sizeof(value);
+        }
+        at -= value ? sizeof(value) : 0;
+        table->next += at - table->at;
+        table->left -= (at - table->at) / sizeof(value);
+        table->at = at;
+        if (value)
+            return image_table_next(check, table);
+    }
+    return NULL;
+}
+
 const uint8_t *image_table_next(ImageCheck *check, ImageTable *table)
 {
     const uint8_t *entry;
 
-    if (table->left == 0)
+    if (!reader_fill(check, table))
         return NULL;
-    if (table->at == table->filled) {
-        uint64_t fit = IMAGE_CHUNK / table->entry_size;
-        uint64_t entries = table->left < fit ? table->left : fit;
-
-        table->at = 0;
-        table->filled = (size_t)entries * table->entry_size;
-        if (!image_read(check, table->next, check->chunk, table->filled)) {
-            table->left = 0;
-            return NULL;
-        }
-    }
     entry = check->chunk + table->at;
     table->offset = table->next;
     table->next += table->entry_size;

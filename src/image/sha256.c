@@ -20,33 +20,50 @@ static uint32_t sha256_rotate(uint32_t x, unsigned n)
     return x >> n | x << (32 - n);
 }
 
+/* One round; its callers turn the names instead of the values. */
+#define SHA256_ROUND(a, b, c, d, e, f, g, h, i)                                                    \
+    do {                                                                                           \
+        uint32_t one = h + (sha256_rotate(e, 6) ^ sha256_rotate(e, 11) ^ sha256_rotate(e, 25)) +   \
+                       (g ^ (e & (f ^ g))) + sha256_k[i] + w[i];                                   \
+                                                                                                   \
+        d += one;                                                                                  \
+        h = one + (sha256_rotate(a, 2) ^ sha256_rotate(a, 13) ^ sha256_rotate(a, 22)) +            \
+            ((a & b) | (c & (a | b)));                                                             \
+    } while (0)
+
 static void sha256_block(uint32_t state[8], const uint8_t *block)
 {
-    uint32_t w[64], s[8];
+    uint32_t a = state[0], b = state[1], c = state[2], d = state[3];
+    uint32_t e = state[4], f = state[5], g = state[6], h = state[7];
+    uint32_t w[64];
 
     for (size_t i = 0; i < 16; i++)
         w[i] = (uint32_t)block[4 * i] << 24 | (uint32_t)block[4 * i + 1] << 16 |
                (uint32_t)block[4 * i + 2] << 8 | block[4 * i + 3];
     for (size_t i = 16; i < 64; i++) {
-        uint32_t a = w[i - 15], b = w[i - 2];
+        uint32_t x = w[i - 15], y = w[i - 2];
 
-        w[i] = w[i - 16] + (sha256_rotate(a, 7) ^ sha256_rotate(a, 18) ^ a >> 3) + w[i - 7] +
-               (sha256_rotate(b, 17) ^ sha256_rotate(b, 19) ^ b >> 10);
+        w[i] = w[i - 16] + (sha256_rotate(x, 7) ^ sha256_rotate(x, 18) ^ x >> 3) + w[i - 7] +
+               (sha256_rotate(y, 17) ^ sha256_rotate(y, 19) ^ y >> 10);
     }
-    memcpy(s, state, sizeof(s));
-    for (size_t i = 0; i < 64; i++) {
-        uint32_t e = s[4], a = s[0];
-        uint32_t one = s[7] + (sha256_rotate(e, 6) ^ sha256_rotate(e, 11) ^ sha256_rotate(e, 25)) +
-                       ((e & s[5]) ^ (~e & s[6])) + sha256_k[i] + w[i];
-        uint32_t two = (sha256_rotate(a, 2) ^ sha256_rotate(a, 13) ^ sha256_rotate(a, 22)) +
-                       ((a & s[1]) ^ (a & s[2]) ^ (s[1] & s[2]));
-
-        memmove(s + 1, s, 7 * sizeof(s[0]));
-        s[4] += one;
-        s[0] = one + two;
+    for (size_t i = 0; i < 64; i += 8) {
+        SHA256_ROUND(a, b, c, d, e, f, g, h, i);
+        SHA256_ROUND(h, a, b, c, d, e, f, g, i + 1);
+        SHA256_ROUND(g, h, a, b, c, d, e, f, i + 2);
+        SHA256_ROUND(f, g, h, a, b, c, d, e, i + 3);
+        SHA256_ROUND(e, f, g, h, a, b, c, d, i + 4);
+        SHA256_ROUND(d, e, f, g, h, a, b, c, i + 5);
+        SHA256_ROUND(c, d, e, f, g, h, a, b, i + 6);
+        SHA256_ROUND(b, c, d, e, f, g, h, a, i + 7);
     }
-    for (size_t i = 0; i < 8; i++)
-        state[i] += s[i];
+    state[0] += a;
+    state[1] += b;
+    state[2] += c;
+    state[3] += d;
+    state[4] += e;
+    state[5] += f;
+    state[6] += g;
+    state[7] += h;
 }
 
 void sha256(const uint8_t *bytes, size_t length, uint8_t digest[SHA256_SIZE])
