@@ -17,6 +17,7 @@ static void acquire_want_free(gpointer data)
     Want *want = data;
 
     g_free(want->disk);
+    g_free(want->format);
     g_ptr_array_unref(want->resources);
     g_array_unref(want->flags);
     identity_facts_free(want->facts);
@@ -64,6 +65,13 @@ static void acquire_want_resource(Want *want, const Driver *driver, const char *
 void acquire_add_disk(Acquire *acquire, const char *path, hf_mode mode)
 {
     acquire_add(acquire, path, mode);
+}
+
+void acquire_check_image(Acquire *acquire, const char *format)
+{
+    Want *want = g_ptr_array_index(acquire->wants, acquire->wants->len - 1);
+
+    want->format = g_strdup(format);
 }
 
 void acquire_add_resource(Acquire *acquire, const Driver *driver, const char *space,
@@ -262,7 +270,8 @@ static void acquire_looked_up(Op *op, void *data)
     OpItem *item = g_ptr_array_index(op->items, 0);
 
     g_ptr_array_remove(acquire->looking_up, op);
-    want->facts = g_steal_pointer(&item->facts);
+    if (item->facts)
+        want->facts = g_steal_pointer(&item->facts);
     if (op->fault && !acquire->fault)
         acquire->fault = g_steal_pointer(&op->fault);
     if (acquire->looking_up->len > 0)
@@ -273,13 +282,13 @@ static void acquire_looked_up(Op *op, void *data)
         acquire_name(acquire);
 }
 
-static void acquire_look_up(Acquire *acquire, Want *want)
+static void acquire_look_up(Acquire *acquire, Want *want, OpKind kind)
 {
-    Op *op = op_new(acquire->engine, OP_IDENTIFY, op_disk_lane(acquire->engine, want->disk));
+    Op *op = op_new(acquire->engine, kind, op_disk_lane(acquire->engine, want->disk));
     Resource none = {
         .driver = acquire->engine->disk_driver, .space = (char *)"", .key = want->disk};
 
-    op_add(op, &none, want->disk, want->mode, 0);
+    op_add(op, &none, want->disk, want->mode, 0)->format = g_strdup(want->format);
     g_ptr_array_add(acquire->looking_up, op);
     op_submit(op, acquire_looked_up, want);
 }
@@ -290,7 +299,9 @@ void acquire_plan(Acquire *acquire)
         Want *want = g_ptr_array_index(acquire->wants, i);
 
         if (!want->by_name && identity_needs_facts(&acquire->engine->config.rules, want->disk))
-            acquire_look_up(acquire, want);
+            acquire_look_up(acquire, want, OP_IDENTIFY);
+        if (want->format)
+            acquire_look_up(acquire, want, OP_CHECK_IMAGE);
     }
     if (acquire->looking_up->len == 0)
         acquire_name(acquire);

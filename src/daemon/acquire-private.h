@@ -7,6 +7,7 @@
 typedef struct Want {
     Acquire *acquire;
     char *disk;
+    char *format;         /* the disk is to be a safe image of it; NULL: nobody looks */
     GPtrArray *resources; /* of Resource (owned), once named */
     GArray *flags;        /* of unsigned, one for each resource */
     IdentityFacts *facts;

@@ -99,13 +99,15 @@ typedef enum OpKind {
     OP_CREATE,
     OP_REMOVE,
     OP_SPACE,
-    OP_IDENTIFY
+    OP_IDENTIFY,
+    OP_CHECK_IMAGE
 } OpKind;
 
 /* One resource in a job. The result members are valid in done(). */
 typedef struct OpItem {
     Resource resource;
     char *disk;
+    char *format; /* of check image: what the image is said to be */
     hf_mode mode;
     unsigned flags;        /* of hf_resource_flag */
     void *handle;          /* out: of acquire and adopt */
@@ -188,6 +190,8 @@ typedef void (*AcquireDone)(GPtrArray *leases, const Fault *fault, void *data);
 Acquire *acquire_new(Engine *engine, Owner *owner, AcquireStyle style, guint64 timeout_usec);
 /* A disk by its path, to which the identity rules apply. */
 void acquire_add_disk(Acquire *acquire, const char *path, hf_mode mode);
+/* The disk that was added last is to be a safe image of this format, or the request fails. */
+void acquire_check_image(Acquire *acquire, const char *format);
 /* A resource by its name; `disk` may be NULL. */
 void acquire_add_resource(Acquire *acquire, const Driver *driver, const char *space,
                           const char *key, const char *disk, hf_mode mode, unsigned flags);
@@ -198,6 +202,12 @@ void acquire_start(Acquire *acquire, AcquireDone done, void *data);
 void acquire_cancel(Acquire *acquire);
 /* Something was released or committed: requests that wait for that try again. */
 void acquire_retry_waiting(Engine *engine);
+
+/* ---- image-check.c --------------------------------------------------------------------- */
+
+gboolean image_check_knows(const char *format);
+/* In a lane: 0 if the image is safe, else -1 after hf_call_error(). */
+int image_check_disk(const char *path, const char *format, struct hf_call *call);
 
 /* ---- refusal.c ------------------------------------------------------------------------- */
 

@@ -64,6 +64,25 @@ static void session_acquired(GPtrArray *leases, const Fault *fault, void *data)
     conn_resume(session->conn);
 }
 
+/* A fault if an image is to be checked for what nobody can check. */
+static Fault *session_unknown_format(const NativeArguments *arguments)
+{
+    for (guint i = 0; i < arguments->wants->len; i++) {
+        const NativeWant *want = g_ptr_array_index(arguments->wants, i);
+        Fault *fault;
+
+        if (!want->format || image_check_knows(want->format))
+            continue;
+        fault = fault_new(HF_ERR_INVALID_ARGUMENT, EINVAL,
+                          "'%s' is no format of images that can be checked; leave it out, or see "
+                          "'holdfast help image'",
+                          want->format);
+        fault->argument = g_strdup("format");
+        return fault;
+    }
+    return NULL;
+}
+
 static void session_acquire(Session *session, const NativeArguments *arguments)
 {
     Engine *engine = session->context->engine;
@@ -71,6 +90,8 @@ static void session_acquire(Session *session, const NativeArguments *arguments)
     Acquire *acquire;
     Owner *owner;
 
+    if (!fault)
+        fault = session_unknown_format(arguments);
     if (!fault && session_lease_required(session, arguments))
         fault =
             fault_new(HF_ERR_LEASE_REQUIRED, 0,
@@ -93,7 +114,9 @@ static void session_acquire(Session *session, const NativeArguments *arguments)
         /* auto_disk_leases is about disks that libvirt finds; here somebody names them */
         if (want->path)
             acquire_add_disk(acquire, want->path, want->mode);
-        else
+        if (want->format)
+            acquire_check_image(acquire, want->format);
+        if (!want->path)
             acquire_add_resource(acquire, engine->disk_driver, want->space, want->key, NULL,
                                  want->mode, 0);
     }

@@ -28,6 +28,7 @@ static void op_item_free(OpItem *item)
 {
     resource_clear(&item->resource);
     g_free(item->disk);
+    g_free(item->format);
     g_free(item->why);
     g_clear_pointer(&item->claims, g_ptr_array_unref);
     g_clear_pointer(&item->holders, g_ptr_array_unref);
@@ -201,6 +202,8 @@ static int op_run_item(Op *op, OpItem *item, struct hf_call *call)
     case OP_IDENTIFY:
         item->facts = identity_look_up(&op->engine->config.rules, item->disk, &call->fault);
         return item->facts ? 0 : -1;
+    case OP_CHECK_IMAGE:
+        return image_check_disk(item->disk, item->format, call);
     }
     return -1;
 }
@@ -298,7 +301,8 @@ static gboolean op_has_turn(const Op *op)
 
 static void op_take_tickets(Op *op)
 {
-    if (op->kind == OP_HOLDER || op->kind == OP_SPACE || op->kind == OP_IDENTIFY)
+    if (op->kind == OP_HOLDER || op->kind == OP_SPACE || op->kind == OP_IDENTIFY ||
+        op->kind == OP_CHECK_IMAGE)
         return; /* they change nothing */
     for (guint i = 0; i < op->items->len; i++) {
         const OpItem *item = g_ptr_array_index(op->items, i);
@@ -415,13 +419,14 @@ static void op_enter_lane(Op *op)
         [OP_REMOVE] = "remove",
         [OP_SPACE] = "open the lockspace",
         [OP_IDENTIFY] = "look up the disk",
+        [OP_CHECK_IMAGE] = "check the image",
     };
 
     for (guint i = 0; i < op->items->len; i++) {
         OpItem *item = g_ptr_array_index(op->items, i);
         const Space *space;
 
-        if (op->kind == OP_IDENTIFY || op->kind == OP_SPACE)
+        if (op->kind == OP_IDENTIFY || op->kind == OP_SPACE || op->kind == OP_CHECK_IMAGE)
             break;
         space = op_find_space(op->engine, &item->resource);
         item->space = space ? space->handle : NULL;
@@ -481,7 +486,7 @@ static void op_wait_for_space(Op *op, Space *space)
 /* The op's turn has come: its lockspaces are opened if they are new, then it enters its lane. */
 static void op_begin(Op *op)
 {
-    if (op->kind != OP_IDENTIFY && op->kind != OP_SPACE) {
+    if (op->kind != OP_IDENTIFY && op->kind != OP_SPACE && op->kind != OP_CHECK_IMAGE) {
         for (guint i = 0; i < op->items->len; i++) {
             const OpItem *item = g_ptr_array_index(op->items, i);
             const Resource *resource = &item->resource;

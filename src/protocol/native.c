@@ -144,6 +144,7 @@ static void native_want_free(gpointer data)
     NativeWant *want = data;
 
     g_free(want->path);
+    g_free(want->format);
     g_free(want->space);
     g_free(want->key);
     g_free(want);
@@ -289,9 +290,11 @@ static Fault *native_get_disk(json_object *object, gboolean with_mode, NativeWan
             fault = native_get_path("path", value, &want->path);
         else if (with_mode && strcmp(key, "mode") == 0)
             fault = native_get_mode(value, &want->mode);
+        else if (with_mode && strcmp(key, "format") == 0)
+            fault = native_get_string("format", value, &want->format);
         else
             fault = native_fault_argument(key, "of a disk is unknown: it has path%s",
-                                          with_mode ? " and mode" : "");
+                                          with_mode ? ", mode and format" : "");
         if (fault)
             return fault;
     }

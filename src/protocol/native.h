@@ -26,6 +26,7 @@ typedef struct NativeRequest {
 /* A disk (path) or a lease (space, key). */
 typedef struct NativeWant {
     char *path;
+    char *format; /* of the disk's image, which is to be checked; or NULL */
     char *space;
     char *key;
     hf_mode mode;
