@@ -30,7 +30,7 @@ def check(path, image_format, *options, **kwargs):
 def check_all(paths, image_format, directory):
     """The verdicts on several images, from one run."""
     result = subprocess.run([HOLDFAST, "image", "check", "--json", "--format", image_format,
-                             *paths], check=False, capture_output=True, timeout=60, cwd=directory)
+                             *paths], check=False, capture_output=True, timeout=300, cwd=directory)
     images = json.loads(result.stdout)["images"]
     assert [image["file"] for image in images] == list(map(str, paths)), result
     return images
