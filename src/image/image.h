@@ -36,6 +36,8 @@
 #define IMAGE_TAIL ((size_t)1536)
 /* Tables pass through this much memory. */
 #define IMAGE_CHUNK ((size_t)65536)
+/* Of the file's clusters that hold tables: 2^23 bits, for 32 GiB in clusters of 4 KiB at a time. */
+#define IMAGE_MAP ((size_t)1 << 20)
 /* Bytes that a check may read, without the tables that the size limit allows (image_grant()). */
 #define IMAGE_BUDGET ((uint64_t)1 << 20)
 /* More reasons than this help nobody; they are counted. */
@@ -121,6 +123,8 @@ struct ImageCheck {
     uint8_t tail[IMAGE_TAIL];
     uint8_t chunk[IMAGE_CHUNK];
     uint8_t window[IMAGE_WINDOW];
+    uint8_t
+        map[IMAGE_MAP]; /* a format's own; comes as it is, and is touched only as far as needed */
 };
 
 /* ---- check.c -------------------------------------------------------------------------------- */

@@ -5,13 +5,14 @@ import struct
 
 
 def qcow(size=1 << 20, cluster_bits=12, l2_bits=9, backing=(0, 0), crypt=0, l1_offset=48, l2=None,
-         length=16384):
-    """Header, L1 table, an L2 table at 4096. Source: QEMU's block/qcow.c."""
+         length=16384, data=8192):
+    """Header, L1 table, an L2 table at 4096 with one entry. Source: QEMU's block/qcow.c."""
     result = bytearray(length)
     struct.pack_into(">4sIQIIQBBHIQ", result, 0, b"QFI\xfb", 1, *backing, 0, size, cluster_bits,
                      l2_bits, 0, crypt, l1_offset)
     if 48 <= l1_offset < length - 8:
         struct.pack_into(">Q", result, l1_offset, 4096 if l2 is None else l2)
+    struct.pack_into(">Q", result, 4096, data)
     return result
 
 

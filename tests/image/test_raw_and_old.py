@@ -35,7 +35,8 @@ SAFE = {
         "magic elsewhere": disk((512, b"QFI\xfb\0\0\0\3")),
     },
     "qcow": {
-        "plain": forge_old.qcow(), "small clusters": forge_old.qcow(cluster_bits=9, l2_bits=6),
+        "plain": forge_old.qcow(), "compressed": forge_old.qcow(data=1 << 63 | 5 << 51 | 9000),
+        "small clusters": forge_old.qcow(cluster_bits=9, l2_bits=6),
     },
     "qed": {
         "plain": forge_old.qed(), "small": forge_old.qed(cluster=4096, table=2, size=1 << 20),
@@ -104,7 +105,17 @@ HOSTILE = {
         ("L1 in the header", forge_old.qcow(l1_offset=40), {"table-outside"}, ""),
         ("L1, end overflows", forge_old.qcow(l1_offset=(1 << 64) - 8), {"table-outside"}, ""),
         ("L2 outside", forge_old.qcow(l2=1 << 50), {"table-outside"}, "cut off"),
-        ("L2 in the header", forge_old.qcow(l2=8), {"table-outside"}, ""),
+        ("L2 misaligned", forge_old.qcow(l2=8), {"table-misaligned"}, ""),
+        ("L2 on the header", forge_old.qcow(l1_offset=4104), {"table-overlap"}, ""),
+        ("two L2 in one", forge_qcow2.at(forge_old.qcow(size=4 << 20), (56, struct.pack(
+            ">Q", 4096))), {"table-overlap"}, ""),
+        ("data on the header", forge_old.qcow(data=1 << 62, length=4096 * 5), {"table-outside"},
+         ""),
+        ("data in the header", forge_old.qcow(data=8), {"table-misaligned"},
+         "block/qcow.c: the guest writes a header with a backing file, and gets it next time"),
+        ("data on L2", forge_old.qcow(data=4096), {"table-overlap"},
+         "block/qcow.c: the guest writes entries that lie on the header"),
+        ("data on L1", forge_old.qcow(data=12288, l1_offset=12288), {"table-overlap"}, "as above"),
     ],
     "qed": [
         ("raw", disk(), {"wrong-format"}, ""),
