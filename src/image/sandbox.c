@@ -255,7 +255,7 @@ static SandboxResult sandbox_listen(int fd, ImageVerdict *verdict, unsigned time
 }
 
 /* The child's end. One that a dead server holds in the kernel cannot be waited for: it is left
- * behind as a zombie of the caller's, after a second. */
+ * behind as a zombie of the caller's, after five seconds. */
 static int sandbox_reap(pid_t pid, bool ended)
 {
     const struct timespec pause = {.tv_nsec = 10000000};
@@ -267,7 +267,7 @@ static int sandbox_reap(pid_t pid, bool ended)
         return status;
     }
     kill(pid, SIGKILL);
-    for (int i = 0; i < 100 && waitpid(pid, &status, __WALL | WNOHANG) == 0; i++)
+    for (int i = 0; i < 500 && waitpid(pid, &status, __WALL | WNOHANG) == 0; i++)
         nanosleep(&pause, NULL);
     return status;
 }

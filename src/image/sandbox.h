@@ -28,8 +28,8 @@ typedef enum SandboxResult {
 /*
  * Runs image_check() with `check`, and sets check->verdict to what the child says; the rest of
  * `check` stays as it was. `ret_status` is set for SANDBOX_DIED: as of waitpid(). Blocks for
- * `timeout_ms` at most and a second. Any thread; installs no handlers, and a caller's wait for any
- * child does not see it.
+ * `timeout_ms` at most and five seconds. Any thread; installs no handlers, and a caller's wait for
+ * any child does not see it.
  */
 SandboxResult sandbox_run(ImageCheck *check, SandboxDeed deed, unsigned timeout_ms,
                           int *ret_status);

@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import threading
-import time
 
 import forge_qcow2
 import pytest
@@ -151,9 +150,7 @@ def test_sparse(workdir):
                 break
             except OSError:
                 size >>= 1
-    begin = time.monotonic()
-    image = check(path, "raw")
-    assert time.monotonic() - begin < 20
+    image = check(path, "raw")  # which has a deadline
     assert image["virtual-size"] == size  # in whole sectors
     assert (reasons(image) == {"size-limit"}) == (size > 64 << 40)
     assert reasons(check(path, "raw", "--max-size", "1T")) == {"size-limit"}
@@ -318,7 +315,12 @@ def test_killed_copy(images):
         command.stdin.write(bytes(4 * MIB))
         command.stdin.flush()
         command.kill()
-    assert set(os.listdir(images)) == before
+    left = set(os.listdir(images)) - before
+    try:
+        os.close(os.open(images, os.O_TMPFILE | os.O_RDWR))
+        assert not left
+    except OSError:  # a file system without them: what is left has no name that anybody uses
+        assert all(name.startswith(".holdfast-") for name in left)
 
 
 # ---- what it touches -------------------------------------------------------------------------
