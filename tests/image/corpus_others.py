@@ -155,6 +155,9 @@ PARALLELS = [
     Row("parallels", "feature too long", extended(
         features=((forge_parallels.DIRTY_BITMAP, 0, bytes(32700)),)), "table-outside", REFUSES,
         "there is no room for the end"),
+    Row("parallels", "feature larger than a cluster", extended(
+        features=((forge_parallels.DIRTY_BITMAP, 0, bytes(40000)),)), "table-outside", REFUSES,
+        "QEMU: exceeds Format Extension cluster"),
     Row("parallels", "100 features", extended(
         features=((forge_parallels.DIRTY_BITMAP, 0, b""),) * 100), "table-size", REFUSES,
         "QEMU's walk ends with the cluster only"),
@@ -186,6 +189,8 @@ ISO = [
         "and a GPT for UEFI"),
     Row("iso", "Joliet", iso(forge_iso.volume(), forge_iso.volume(kind=2),
                              forge_iso.terminator()), "", OPENS, "long names"),
+    Row("iso", "enhanced volume", iso(forge_iso.volume(), forge_iso.volume(kind=2, version=2),
+                                      forge_iso.terminator()), "", OPENS, "ISO 9660:1999"),
     Row("iso", "padded", iso(sectors=200), "", OPENS, "writers add 300 KiB"),
     Row("raw", "ISO said to be raw", forge_iso.image, "also-iso", OPENS,
         "a VM may boot it; whoever probes mounts it"),
@@ -242,6 +247,8 @@ RECOGNISED = [
         "CVE-2014-0145: QEMU goes by the file's name, and then by this trailer"),
     Row("raw", "DMG of any length", lambda: bytes(4096) + b"koly".ljust(600, b"\0"), "also-dmg",
         OPENS, "QEMU looks at 515 places"),
+    Row("raw", "DMG at the last byte", lambda: bytes(4096) + b"koly", "also-dmg", OPENS,
+        "QEMU rounds the length up"),
     Row("raw", "MBR", lambda: MBR.ljust(4096, b"\0"), "", OPENS, "what a raw disk is made for"),
     Row("raw", "GPT", lambda: (MBR + b"EFI PART").ljust(4096, b"\0"), "", OPENS, "the same"),
     Row("vdi", "MBR in VDI", lambda: patched(forge_vdi.image(), 510, b"\x55\xaa"),

@@ -55,6 +55,10 @@ SOUND = [
         OPENS, "the same"),
     Row("vhd", "small blocks", lambda: dynamic(block=4096, size=MIB, blocks=(0, 5, 9)), "", OPENS,
         "any power of two"),
+    Row("vhd", "smallest blocks", lambda: dynamic(block=512, size=8192, blocks=(0, 15)), "", OPENS,
+        "a sector each"),
+    Row("vhd", "largest blocks", lambda: dynamic(block=256 * MIB, blocks=()), "", OPENS,
+        "256 MiB"),
     Row("vhd", "room for 2040 GiB", lambda: dynamic(
         header_fields={"entries": 1044480}, table=[UNUSED] * 1044480, blocks=()), "", OPENS,
         "XenServer's tables have room for the largest disk"),

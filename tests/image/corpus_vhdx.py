@@ -56,6 +56,11 @@ SOUND = [
         "a header is written at a time: the other one counts"),
     Row("vhdx", "identical headers", lambda: image(second={"sequence": 1}), "", OPENS,
         "Disk2vhd writes them so"),
+    Row("vhdx", "old header with a log", lambda: image(
+        header_fields={"log_guid": GUID}, second={"log_guid": bytes(16)}), "", OPENS,
+        "the second header is newer"),
+    Row("vhdx", "bitmap's entry", lambda: image(size=4100 * MIB, blocks=(0,), entries={
+        0: 4 * MIB | PRESENT, 4096: 0}), "", OPENS, "one for each 4096 blocks of 1 MiB"),
     Row("vhdx", "no log", headers(log_length=0), "", OPENS, "nothing to replay"),
     Row("vhdx", "optional region", lambda: image(regions=[
         B, M, (forge.UNKNOWN, 4 * MIB, MIB, 0)], entries={1: 0}), "", OPENS,
@@ -82,6 +87,10 @@ HEADERS = [
         "QEMU does not open it read-only; read-write it writes what the log says, anywhere"),
     Row("vhdx", "log to be replayed over the headers", lambda: with_log(target=192 * KIB),
         "not-closed", REFUSES, "what was checked is not what is opened"),
+    Row("vhdx", "new header with a log", lambda: image(
+        header_fields={"log_guid": GUID, "sequence": 5},
+        second={"log_guid": bytes(16), "sequence": 2}), "not-closed", OPENS,
+        "the first header is newer"),
     Row("vhdx", "log without entries", headers(log_guid=GUID), "not-closed", OPENS,
         "a log that the header says is there, with nothing that QEMU finds valid"),
     Row("vhdx", "log of somebody else", lambda: with_log(log_guid=OTHER), "not-closed", OPENS,
@@ -203,6 +212,10 @@ TABLE = [
     Row("vhdx", "block of a parent", entry(4 * MIB | 7, 1), "bad-entry", OPENS,
         "partially present: QEMU reads an error, others look for a parent"),
     Row("vhdx", "state 4", entry(4, 1), "bad-entry", OPENS, "means nothing"),
+    Row("vhdx", "state of a bitmap", lambda: image(size=4100 * MIB, blocks=(), entries={4096: 2}),
+        "bad-entry", OPENS, "a bitmap is there or not"),
+    Row("vhdx", "bitmap on the metadata", lambda: image(size=4100 * MIB, blocks=(), entries={
+        4096: 3 * MIB | PRESENT}), "table-overlap", REFUSES, ""),
     Row("vhdx", "reserved bits", entry(4 * MIB | 8 | PRESENT, 0), "bad-entry", OPENS,
         "QEMU ignores them"),
 ]

@@ -65,6 +65,7 @@ SOUND = [
         "stream writers say so"),
     Row("vmdk", "capacity rounded up", text(extents=('RW 20400 SPARSE "disk.vmdk"',)), "", OPENS,
         "some writers round the header's capacity up to whole grains"),
+    Row("vmdk", "smallest grains", lambda: sparse(grain=8), "", OPENS, "4 KiB"),
     Row("vmdk", "long descriptor", text(extra=[f'ddb.x{i} = "1"' for i in range(300)]), "", OPENS,
         "the disk data base may have any entries"),
 ]
@@ -167,6 +168,10 @@ NUMBERS = [
                                                       text=descriptor(extents=(
                                                           f'RW {1 << 38} SPARSE "d"',))),
         "size-limit table-outside", OPENS, "a file of 70 KiB claims 128 TiB (CVE-2015-5162)"),
+    Row("vmdk", "directory of 2^38 entries", lambda: sparse(
+        fields={"capacity": 1 << 50, "grain": 8},
+        text=descriptor(extents=(f'RW {1 << 50} SPARSE "d"',))), "size-limit table-size", OPENS,
+        "QEMU counts them in 32 bits: there are none"),
     Row("vmdk", "capacity overflows", field(capacity=1 << 62), "size-mismatch size-unknown",
         REFUSES, "sectors times 512 are more than 2^63 (CVE-2014-0144)"),
     Row("vmdk", "grain 0", field(grain=0), "bad-header", REFUSES,
@@ -248,6 +253,14 @@ STREAMS = [
         "the footer counts for QEMU, the header for who reads a stream"),
     Row("vmdk", "footer of another kind", lambda: stream(footer_fields={"compression": 0}),
         "bad-header table-overlap", OPENS, "header and footer disagree"),
+    *[Row("vmdk", f"footer with another {name}", lambda name=name, value=value: stream(
+        footer_fields={name: value}), "bad-header", OPENS, "header and footer disagree")
+      for name, value in (("version", 2), ("flags", 2 | COMPRESSED | MARKERS), ("desc_size", 19),
+                          ("overhead", 127))],
+    *[Row("vmdk", f"footer damaged {-at} bytes before the end",
+          lambda at=at: (lambda image: patched(image, len(image) + at, b"\7"))(stream()),
+          "truncated", REFUSES, "QEMU: Invalid footer")
+      for at in (-1536 + 8, -1536 + 12, -1024, -512, -512 + 8, -512 + 12)],
     Row("vmdk", "file not of whole sectors", lambda: stream() + b"x", "truncated", REFUSES,
         "the footer is not where it should be"),
     Row("vmdk", "stream's directory beyond the end", lambda: stream(footer_fields={"gd": 99999}),
@@ -280,6 +293,15 @@ EXTENTS = [
         "detached-header unknown-feature", REFUSES, "QEMU: Unsupported grain size"),
     Row("vmdk", "seSparse with tables outside", lambda: sesparse(gts=1 << 40),
         "detached-header table-outside", REFUSES, "beyond the end"),
+    Row("vmdk", "COWD cut off", lambda: cowd()[:1000], "detached-header truncated", OPENS,
+        "QEMU reads zeroes"),
+    Row("vmdk", "seSparse cut off", lambda: sesparse()[:600], "detached-header truncated", REFUSES,
+        ""),
+    Row("vmdk", "seSparse too large", lambda: sesparse(capacity=1 << 60),
+        "detached-header size-unknown", REFUSES, "sectors times 512 overflow"),
+    Row("vmdk", "seSparse with another second header", lambda: patched(
+        sesparse(), SECTOR, b"x"), "detached-header bad-header", REFUSES,
+        "QEMU: Bad volatile header magic"),
     Row("vmdk", "seSparse without second header", lambda: sesparse(volatile=1 << 60),
         "detached-header table-outside", REFUSES, "beyond the end, and overflows"),
 ]
