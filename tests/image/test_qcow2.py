@@ -49,7 +49,8 @@ SAFE = {
 
 HOSTILE = [
     # references out of the file
-    ("backing file", forge.with_name(b"/etc/passwd"), {"backing-file"}, "qcow2.txt"),
+    ("backing file", forge.with_name(b"/etc/passwd"), {"backing-file"},
+     "CVE-2015-5163, CVE-2023-32684: the host's file becomes the disk"),
     ("backing file, json:", forge.with_name(b'json:{"driver":"raw","file":{"filename":"/x"}}'),
      {"backing-file"}, "CVE-2024-4467: json: names reach every driver"),
     ("backing file, nbd:", forge.with_name(b"nbd://192.0.2.1/x"), {"backing-file"}, "network"),
