@@ -103,6 +103,9 @@ DESCRIPTORS = [
     Row("vmdk", "sizes beyond 2^63", plain(descriptor("monolithicFlat", (
         f'RW 9223372036854775807 FLAT "{SECRET}" 0',))), "external-data size-unknown", REFUSES,
         "sectors times 512 overflow"),
+    Row("vmdk", "sizes whose sum is beyond 2^63", plain(descriptor("monolithicFlat", (
+        f'RW {1 << 53} FLAT "{SECRET}" 0',) * 3)), "external-data size-unknown", REFUSES,
+        "each one is possible, all together are not"),
     Row("vmdk", "text without extents", plain(b"version=1\n"), "external-data", REFUSES,
         "a descriptor by QEMU's prober, and nothing else"),
 ]
@@ -123,6 +126,17 @@ EMBEDDED = [
         "external-data size-mismatch", OPENS, "the second one is another file"),
     Row("vmdk", "lower case", text(extents=(f'rw 20480 flat "{SECRET}" 0',)), "external-data",
         OPENS, "VMware does not care for case"),
+    Row("vmdk", "tabs and blanks", text(extents=(f' \tRW\t20480 \t FLAT "{SECRET}" 0 ',)),
+        "external-data", OPENS, "VMware skips them"),
+    Row("vmdk", "blanks around a kind", lambda: sparse(text=descriptor().replace(
+        b'createType="monolithicSparse"', b' createType\t= "vmfs" ')), "external-data", OPENS,
+        "the same"),
+    Row("vmdk", "size that is no number", text(extents=('RW 20480x SPARSE "disk.vmdk"',)),
+        "size-mismatch", OPENS, "each reader stops somewhere else"),
+    Row("vmdk", "size of 20 digits", text(extents=('RW 18446744073709572096 SPARSE "disk.vmdk"',)),
+        "size-mismatch", OPENS, "2^64 and 20480: some wrap around"),
+    Row("vmdk", "size less by a grain", text(extents=('RW 20352 SPARSE "disk.vmdk"',)),
+        "size-mismatch", OPENS, "more than rounding up can be"),
     Row("vmdk", "kind of another", text(create_type="monolithicFlat"), "external-data", OPENS,
         "header and descriptor disagree whether the data is here"),
     Row("vmdk", "parent", text(parent="/etc/passwd", parent_cid="12345678"), "backing-file", OPENS,
