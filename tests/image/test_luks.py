@@ -7,7 +7,7 @@ import struct
 import forge_luks as forge
 import pytest
 # pylint: disable=unused-import
-from image_rig import (check, needs_qemu_img, pytestmark, qemu_img, reasons, verdict_on)
+from image_rig import (check, create_luks, needs_qemu_img, pytestmark, reasons, verdict_on)
 
 MIB, OFFSET, SIZE = forge.MIB, forge.OFFSET, forge.SIZE
 AREAS = str(OFFSET - 32768)
@@ -167,7 +167,6 @@ def test_unsafe(name, content, expected, workdir):
 @needs_qemu_img
 def test_made_by_qemu_img(workdir):
     """What qemu-img makes is safe, and its size is what QEMU sees."""
-    qemu_img("create", "--object", "secret,id=s,data=x", "-f", "luks", "-o",
-             "key-secret=s,iter-time=200", workdir / "image", "10M")
+    create_luks("-f", "luks", "-o", "key-secret=s,iter-time=200", workdir / "image", "10M")
     image = check(workdir / "image", "luks")
     assert image["verdict"] == "safe" and image["virtual-size"] == 10 << 20, image

@@ -2,12 +2,13 @@
 """qcow2: what is safe and what is not. Each hostile row tells why; QEMU's sources are those of 7.2."""
 
 import struct
+from functools import partial
 
 import forge_luks
 import forge_qcow2 as forge
 import pytest
 # pylint: disable=unused-import
-from image_rig import (check, needs_qemu_img, pytestmark, qemu_img, qemu_size, reasons,
+from image_rig import (check, create_luks, needs_qemu_img, pytestmark, qemu_img, qemu_size, reasons,
                        verdict_on)
 
 C = forge.CLUSTER
@@ -260,8 +261,7 @@ CREATE = {
     "zstd": ("-o", "compression_type=zstd"), "lazy": ("-o", "lazy_refcounts=on"),
     "metadata": ("-o", "preallocation=metadata"), "falloc": ("-o", "preallocation=falloc"),
     "refcounts of 1": ("-o", "refcount_bits=1"), "refcounts of 64": ("-o", "refcount_bits=64"),
-    "LUKS": ("--object", "secret,id=s,data=x", "-o",
-             "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=200"),
+    "LUKS": ("-o", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=200"),
 }
 
 
@@ -270,7 +270,8 @@ CREATE = {
 def test_made_by_qemu_img(name, workdir):
     """Whatever qemu-img makes is safe, with what it can add."""
     path = workdir / "image"
-    qemu_img("create", "-f", "qcow2", *CREATE[name], path, "40M")
+    create = create_luks if name == "LUKS" else partial(qemu_img, "create")
+    create("-f", "qcow2", *CREATE[name], path, "40M")
     image = check(path, "qcow2")
     assert image["verdict"] == "safe" and image["virtual-size"] == 40 << 20, image
     if name == "LUKS":
