@@ -93,12 +93,16 @@ Lease *lease_new(Owner *owner, const char *disk, hf_mode mode, gint64 since_usec
 
     lease->owner = owner_ref(owner);
     lease->disk = g_strdup(disk);
-    lease->parts = g_ptr_array_new_with_free_func((GDestroyNotify)lease_part_free);
-    lease->claims = g_ptr_array_new_with_free_func(g_free);
     lease->mode = mode;
     lease->since_usec = since_usec;
     lease->count = 1;
     return lease;
+}
+
+static void lease_list_add(GPtrArray *list, gpointer item)
+{
+    list->pdata = g_renew(gpointer, list->pdata, list->len + 1);
+    list->pdata[list->len++] = item;
 }
 
 LeasePart *lease_add_part(Lease *lease, const Resource *resource, void *handle)
@@ -107,14 +111,16 @@ LeasePart *lease_add_part(Lease *lease, const Resource *resource, void *handle)
 
     resource_init(&part->resource, resource->driver, resource->space, resource->key);
     part->handle = handle;
-    g_ptr_array_add(lease->parts, part);
+    lease_list_add(lease->parts, part);
     return part;
 }
 
 void lease_add_claim(Lease *lease, const char *claim)
 {
-    if (!g_ptr_array_find_with_equal_func(lease->claims, claim, g_str_equal, NULL))
-        g_ptr_array_add(lease->claims, g_strdup(claim));
+    for (guint i = 0; i < lease->claims->len; i++)
+        if (g_str_equal(g_ptr_array_index(lease->claims, i), claim))
+            return;
+    lease_list_add(lease->claims, g_strdup(claim));
 }
 
 const Resource *lease_resource(const Lease *lease)
@@ -126,8 +132,12 @@ const Resource *lease_resource(const Lease *lease)
 
 void lease_free(Lease *lease)
 {
-    g_ptr_array_unref(lease->parts);
-    g_ptr_array_unref(lease->claims);
+    for (guint i = 0; i < lease->parts->len; i++)
+        lease_part_free(g_ptr_array_index(lease->parts, i));
+    for (guint i = 0; i < lease->claims->len; i++)
+        g_free(g_ptr_array_index(lease->claims, i));
+    g_free(lease->parts->pdata);
+    g_free(lease->claims->pdata);
     g_free(lease->disk);
     g_free(lease->id);
     owner_unref(lease->owner);

@@ -54,9 +54,11 @@ typedef struct LeasePart {
 typedef struct Lease {
     char *id; /* in the ledger; NULL: not there */
     Owner *owner;
-    char *disk;        /* what the user named; NULL for a manual lease or an unknown disk */
-    GPtrArray *parts;  /* of LeasePart, at least one; the first names the lease */
-    GPtrArray *claims; /* of char * */
+    char *disk; /* what the user named; NULL for a manual lease or an unknown disk */
+    /* Two lists, to be read as any GPtrArray, and to be changed by lease_add_...() alone: they are
+     * no arrays of GLib's, each of which takes 200 bytes for the one thing that is mostly in it. */
+    GPtrArray parts[1];  /* of LeasePart, at least one; the first names the lease */
+    GPtrArray claims[1]; /* of char * */
     hf_mode mode;
     gint64 since_usec;
     guint count; /* how often it was acquired, where the protocol counts */

@@ -86,7 +86,7 @@ static void handover_put_lease(GString *out, const Lease *lease)
         .mode = lease->mode,
         .since_usec = lease->since_usec,
         .count = lease->count,
-        .claims = lease->claims,
+        .claims = (GPtrArray *)lease->claims,
         .parts = &array,
     };
 

@@ -292,8 +292,9 @@ static guint count_conflicts(GPtrArray *leases, const char *claim, hf_mode mode)
     for (guint i = 0; i < leases->len; i++) {
         const Lease *lease = g_ptr_array_index(leases, i);
 
-        count += !mode_compatible(lease->mode, mode) &&
-                 g_ptr_array_find_with_equal_func(lease->claims, claim, g_str_equal, NULL);
+        count +=
+            !mode_compatible(lease->mode, mode) &&
+            g_ptr_array_find_with_equal_func((GPtrArray *)lease->claims, claim, g_str_equal, NULL);
     }
     return count;
 }
