@@ -343,7 +343,7 @@ int lane_hub_new(sd_event *event, guint max_running, LaneHub **ret_hub)
     hub->eventfd = fd;
     hub->max_running = max_running;
     /* with one processor, who looks keeps the other from what he looks for */
-    hub->may_linger = sysconf(_SC_NPROCESSORS_ONLN) > 1;
+    hub->may_linger = g_get_num_processors() > 1;
     hub->lanes = g_hash_table_new(g_str_hash, g_str_equal);
     hub->quick = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     pthread_mutex_init(&hub->lock, NULL);

@@ -303,6 +303,7 @@ static gboolean daemon_loop(Daemon *self, int *ret_code)
 {
     LaneHub *lanes = self->engine->lanes;
     gint64 until = 0, asked_at = 0;
+    const gboolean may_linger = g_get_num_processors() > 1;
     gboolean asked = FALSE; /* sd-event knows all that has been done */
     int code = 0, r = 0, ready = CONN_LOOP_READY;
 
@@ -320,8 +321,9 @@ static gboolean daemon_loop(Daemon *self, int *ret_code)
             conn_set_serve(self->conns);
             asked = FALSE;
         }
-        /* several clients are served best by sleeping: there is more to do at each awakening */
-        if (conn_set_has_one_speaker(self->conns) && (ready & CONN_READY))
+        /* Several clients are served best by sleeping: there is more to do at each awakening. And
+         * on a single processor the client cannot speak while it is looked for. */
+        if (may_linger && conn_set_has_one_speaker(self->conns) && (ready & CONN_READY))
             until = now + DAEMON_LINGER_USEC;
         here = lane_hub_run_here(lanes);
         if (here == LANE_LOST)

@@ -96,7 +96,7 @@ def test_nvme_namespace(lab, nodes):
 
 def test_logical_volume(lab, nodes):
     """A volume is its UUID, whatever it is called."""
-    lab.h1.run("vgcreate --yes pool /dev/nvme0n1 && lvcreate --yes -n disk1 -L 8M pool", PATIENCE)
+    lab.h1.run("vgcreate --yes pool /dev/sda && lvcreate --yes -n disk1 -L 8M pool", PATIENCE)
     uuid = lab.h1.out("lvs --noheadings -o lv_uuid pool/disk1").strip()
     lab.h2.run("vgchange -ay pool", PATIENCE)
     for host in lab.hosts:

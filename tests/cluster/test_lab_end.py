@@ -21,7 +21,8 @@ PATIENCE = 120.0
 
 # A test's process that has a lab whose host has just been switched on.
 TEST = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 sys.path.insert(0, sys.argv[1])
 from lab import Lab
 with Lab(1, boot_now=False) as lab:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from native import Refused, as_disk, as_lease, sanitizer
 from virtlockd_wire import AUTOCREATE, SHARED, Frame, Procedure, xdr_string, xdr_uint
+from waiting import wait_until
 
 ROUNDS = 1250  # of 2 acquisitions and 2 refusals over each of the protocols
 BATCH = 25     # rounds that are sent at once, as valgrind makes each turn of the loop slow
@@ -162,7 +163,7 @@ def test_no_leak(start_daemon, valgrind, start_vm, new_image, workdir):
         assert granted + refused >= 10000, (granted, refused)
         one_of_each(daemon, client, start_vm("last"), image, lockspace)
         client.release(holder)
-        assert client.leases() == []
+        wait_until(lambda: client.leases() == [], "the last lease to be released")
     assert daemon.stop() == 0, (workdir / "valgrind.log").read_text(encoding="utf-8")
     if valgrind:
         assert_nothing_left(workdir / "valgrind.log")
