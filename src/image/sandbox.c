@@ -178,6 +178,7 @@ static size_t sandbox_verdict_size(uint32_t n_reasons)
 
 static _Noreturn void sandbox_child(ImageCheck *check, int pipe, SandboxDeed deed)
 {
+    const char *bytes;
     size_t size;
 
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || !sandbox_keep(check->fd, pipe) ||
@@ -191,7 +192,9 @@ static _Noreturn void sandbox_child(ImageCheck *check, int pipe, SandboxDeed dee
     check->fd = SANDBOX_IMAGE_FD;
     image_check(check);
     size = sandbox_verdict_size(check->verdict.n_reasons);
-    sandbox_exit(write(SANDBOX_PIPE_FD, &check->verdict, size) == (ssize_t)size ? 0 : 4);
+    /* with sanitizers gcc takes &check->verdict for the address of its first member alone */
+    bytes = (const char *)check + offsetof(ImageCheck, verdict);
+    sandbox_exit(write(SANDBOX_PIPE_FD, bytes, size) == (ssize_t)size ? 0 : 4);
 }
 
 /* ---- the caller ----------------------------------------------------------------------------- */
