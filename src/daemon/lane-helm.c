@@ -250,6 +250,11 @@ LaneHere lane_hub_run_here(LaneHub *hub)
     return result;
 }
 
+gboolean lane_hub_has_here(const LaneHub *hub)
+{
+    return hub->here.head != NULL;
+}
+
 void lane_hub_end_here(LaneHub *hub)
 {
     GList *link;

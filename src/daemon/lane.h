@@ -79,8 +79,10 @@ typedef enum LaneHere {
     LANE_RAN,  /* something was, and has been dealt with */
     LANE_LOST, /* it took too long: somebody else is the main thread now */
 } LaneHere;
-/* Runs the jobs that are to be run in this thread. */
+/* Runs jobs that are to be run in this thread, but not so many at once that other events wait. */
 LaneHere lane_hub_run_here(LaneHub *hub);
+/* TRUE if some are left. */
+gboolean lane_hub_has_here(const LaneHub *hub);
 /* From now on no job is run in this thread any more, because the loop has ended. */
 void lane_hub_end_here(LaneHub *hub);
 

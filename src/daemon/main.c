@@ -279,7 +279,7 @@ static int daemon_claim_pid_file(Daemon *self)
 static int daemon_sleep(Daemon *self, gboolean asked)
 {
     LaneHub *lanes = self->engine->lanes;
-    int ready = 0;
+    int ready = CONN_LOOP_READY; /* a result may have set a timer, which is not armed yet */
 
     lane_hub_set_awake(lanes, FALSE);
     if (!lane_hub_poll(lanes)) {
@@ -307,7 +307,7 @@ static gboolean daemon_loop(Daemon *self, int *ret_code)
     gboolean asked = FALSE; /* sd-event knows all that has been done */
     int code = 0, r = 0, ready = CONN_LOOP_READY;
 
-    while (r >= 0 && sd_event_get_state(self->event) != SD_EVENT_FINISHED) {
+    for (;;) {
         gint64 now = g_get_monotonic_time();
         LaneHere here;
 
@@ -316,6 +316,8 @@ static gboolean daemon_loop(Daemon *self, int *ret_code)
             r = sd_event_run(self->event, 0);
             asked_at = now;
             asked = r == 0;
+            if (r < 0 || sd_event_get_state(self->event) == SD_EVENT_FINISHED)
+                break; /* it takes no new event sources, so nothing can be answered any more */
         }
         if (ready & CONN_READY) {
             conn_set_serve(self->conns);
@@ -334,10 +336,10 @@ static gboolean daemon_loop(Daemon *self, int *ret_code)
             asked = FALSE;
             until = now + DAEMON_LINGER_USEC;
         }
-        if (r > 0) { /* there may be more */
-            ready = CONN_LOOP_READY;
+        if (r > 0) { /* there may be more; connections are not kept waiting for all of it */
+            ready = CONN_LOOP_READY | conn_set_wait(self->conns, 0);
             r = 0;
-        } else if (now < until) {
+        } else if (now < until || lane_hub_has_here(lanes)) {
             ready = conn_set_wait(self->conns, 0);
             if (!ready)
                 sched_yield(); /* the thread may be waiting for this very processor */
