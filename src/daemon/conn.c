@@ -319,6 +319,10 @@ static gboolean conn_read(Conn *conn)
     if (n > 0) {
         conn->peeked = (gsize)n;
         g_queue_push_tail_link(&conn->set->peeked, &conn->peeked_link);
+    } else if (n < 0 && errno == EAGAIN) {
+        /* a byte sent out of band, which cannot be looked at: it is dropped when what comes after
+         * it is read, see unix(7); otherwise it would be announced for ever */
+        n = recv(conn->fd, buffer, sizeof(buffer), MSG_DONTWAIT);
     }
     if (n < 0)
         return errno == EAGAIN || errno == EINTR;

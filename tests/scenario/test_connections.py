@@ -4,9 +4,14 @@
 Work is measured in processor time, which a busy machine does not change much.
 """
 
+import fcntl
 import resource
+import socket
+import sys
+import termios
 import time
 import uuid as uuids
+from contextlib import suppress
 
 import pytest
 from lock_table import held_locks
@@ -162,3 +167,19 @@ def test_come_and_go(daemon, vm, image):
         wait_until(alone, "the others to be gone")
         assert daemon.descriptors() == before
     daemon.assert_serves(image, vm)
+
+
+@pytest.mark.parametrize("protocol", ["native", "virtlockd"])
+def test_out_of_band(daemon, protocol):
+    """A byte out of band is no part of any message; it is dropped, not announced for ever."""
+    def unread(sock):
+        return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    with daemon.raw(protocol) as sock:
+        with suppress(OSError):  # a kernel may know none
+            sock.send(b"x", socket.MSG_OOB)
+        wait_until(lambda: not unread(sock), "it to be dropped")
+    with daemon.client() as client:
+        client.send_raw(b"\n")
+        with suppress(OSError):
+            client.sock.send(b"x", socket.MSG_OOB)
+        assert client.call("query-commands")
