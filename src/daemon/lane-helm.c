@@ -25,6 +25,11 @@
  *
  * The stand-in looks only while the main thread goes away now and then; after a while without that
  * it sleeps until it is called.
+ *
+ * The process's first thread runs no job: before the first one it hands the helm to a thread made
+ * for that, and from then on only waits for the end of the process. By its own end, which comes at
+ * once because it is never on storage, the closer knows that the process has ended while others of
+ * its threads may hang; see keeper/closer.h.
  */
 #include <time.h>
 #include <unistd.h>
@@ -43,6 +48,9 @@
 #define HELM_MAX_ITEMS 32
 /* The loop looks for other events after so many jobs. */
 #define HELM_AT_ONCE 64
+/* As much as a process's first thread usually has: the whole daemon may run on it. It costs what is
+ * touched of it. */
+#define HELM_STACK_BYTES (8 * 1024 * 1024)
 
 void helm_init(Helm *helm, const pthread_condattr_t *attr)
 {
@@ -126,7 +134,7 @@ static gboolean helm_stand_in(LaneHub *hub)
 
 /* The life of a thread that can be the main thread: each time it has lost the helm it takes the
  * stand-in's place if that is free, and is a lane's thread otherwise. */
-static void helm_live(LaneHub *hub, gboolean steers, gboolean forever)
+static void helm_live(LaneHub *hub, gboolean steers)
 {
     Helm *helm = &hub->helm;
 
@@ -135,7 +143,7 @@ static void helm_live(LaneHub *hub, gboolean steers, gboolean forever)
             helm->steer(helm->data);
         pthread_mutex_lock(&hub->lock);
         if (steers && (helm->has_stand_in || hub->quit)) {
-            lane_serve(hub, forever);
+            lane_serve(hub);
             break;
         }
         if (steers) {
@@ -149,9 +157,15 @@ static void helm_live(LaneHub *hub, gboolean steers, gboolean forever)
     pthread_mutex_unlock(&hub->lock);
 }
 
-static void *helm_thread(void *data)
+static void *helm_steering_thread(void *data)
 {
-    helm_live(data, FALSE, FALSE);
+    helm_live(data, TRUE);
+    return NULL;
+}
+
+static void *helm_standing_in_thread(void *data)
+{
+    helm_live(data, FALSE);
     return NULL;
 }
 
@@ -161,9 +175,25 @@ void lane_hub_steer(LaneHub *hub, void (*steer)(void *data), void *data)
 {
     hub->helm.steer = steer;
     hub->helm.data = data;
-    helm_live(hub, TRUE, TRUE);
-    for (;;) /* the process's first thread does not end before the process */
+    hub->helm.is_first = TRUE;
+    steer(data); /* until it has handed the helm over */
+    for (;;)
         pause();
+}
+
+/* Makes another thread the main thread in place of the process's first one; FALSE if it cannot. */
+static gboolean helm_hand_over(LaneHub *hub)
+{
+    Helm *helm = &hub->helm;
+
+    if (g_get_monotonic_time() - helm->changed_usec <= HELM_REPLACE_USEC)
+        return FALSE;
+    helm->is_first = FALSE; /* now: once the thread is made, all is its */
+    if (lane_start_thread(hub, HELM_STACK_BYTES, helm_steering_thread))
+        return TRUE;
+    helm->is_first = TRUE;
+    helm->changed_usec = g_get_monotonic_time(); /* no sooner again */
+    return FALSE;
 }
 
 /* TRUE if somebody would stand in; otherwise, and if it is time, finds somebody. */
@@ -176,7 +206,8 @@ static gboolean helm_is_safe(LaneHub *hub)
     safe = helm->has_stand_in;
     if (!safe && g_get_monotonic_time() - helm->changed_usec > HELM_REPLACE_USEC) {
         helm->changed_usec = g_get_monotonic_time(); /* no sooner if it fails */
-        safe = helm->has_stand_in = lane_start_thread(hub, helm_thread);
+        safe = helm->has_stand_in =
+            lane_start_thread(hub, HELM_STACK_BYTES, helm_standing_in_thread);
     }
     pthread_mutex_unlock(&hub->lock);
     return safe;
@@ -231,13 +262,16 @@ LaneHere lane_hub_run_here(LaneHub *hub)
     LaneHere result = LANE_NONE;
     GList *link;
 
+    if (hub->here.head && hub->helm.is_first && helm_hand_over(hub))
+        return LANE_LOST;
     for (guint i = 0; i < HELM_AT_ONCE && (link = g_queue_pop_head_link(&hub->here)); i++) {
         LaneJob *job = link->data;
         Lane *lane = job->lane;
 
         result = LANE_RAN;
         lane->here--;
-        if (!g_hash_table_contains(hub->quick, lane->name) || !helm_is_safe(hub)) {
+        if (!g_hash_table_contains(hub->quick, lane->name) || hub->helm.is_first ||
+            !helm_is_safe(hub)) {
             lane_submit_to_thread(lane, job);
             continue;
         }

@@ -10,6 +10,7 @@
 typedef struct Helm {
     void (*steer)(void *data); /* what the main thread does; NULL: nobody may stand in for it */
     void *data;
+    gboolean is_first;   /* the main thread is the process's first thread; main thread only */
     guint64 trips;       /* how often the main thread has gone away; main thread only */
     guint64 away;        /* atomic: number of the trip under way; 0: the main thread is there */
     guint64 begun;       /* atomic: number of the last trip */
@@ -65,11 +66,10 @@ struct Lane {
 void lane_finish(LaneHub *hub, LaneJob *job);
 /* The same: the job was run in this thread, which is none of the lane's. */
 void lane_returned(LaneHub *hub, LaneJob *job);
-/* Runs jobs until there are none for a while or, with `forever`, until the end. With the lock held.
- */
-void lane_serve(LaneHub *hub, gboolean forever);
+/* Runs jobs until there are none for a while. With the lock held. */
+void lane_serve(LaneHub *hub);
 /* Starts a thread that does this, not counted; FALSE if none can be made. */
-gboolean lane_start_thread(LaneHub *hub, void *(*start)(void *data));
+gboolean lane_start_thread(LaneHub *hub, size_t stack_bytes, void *(*start)(void *data));
 /* A result arrived: whether the lane is one whose jobs the main thread may run itself. */
 void lane_judge(LaneHub *hub, const LaneJob *job);
 /* Gives the job to a thread. */

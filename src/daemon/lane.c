@@ -84,7 +84,7 @@ static void lane_look(LaneHub *hub)
 }
 
 /* Waits for a job; NULL when the thread should end. */
-static LaneJob *lane_wait(LaneHub *hub, gboolean forever)
+static LaneJob *lane_wait(LaneHub *hub)
 {
     LaneJob *job = lane_take(hub);
     struct timespec until;
@@ -102,10 +102,7 @@ static LaneJob *lane_wait(LaneHub *hub, gboolean forever)
     until.tv_sec += LANE_IDLE_SECONDS;
     hub->idle++;
     while (!job && !hub->quit && r == 0) {
-        if (forever)
-            pthread_cond_wait(&hub->work, &hub->lock);
-        else
-            r = pthread_cond_timedwait(&hub->work, &hub->lock, &until);
+        r = pthread_cond_timedwait(&hub->work, &hub->lock, &until);
         if (hub->signalled > 0)
             hub->signalled--;
         job = lane_take(hub);
@@ -121,11 +118,11 @@ void lane_returned(LaneHub *hub, LaneJob *job)
     lane_finish(hub, job); /* from here on the job is the main thread's, and so is its lane */
 }
 
-void lane_serve(LaneHub *hub, gboolean forever)
+void lane_serve(LaneHub *hub)
 {
     LaneJob *job;
 
-    while ((job = lane_wait(hub, forever))) {
+    while ((job = lane_wait(hub))) {
         gint64 begin;
 
         pthread_mutex_unlock(&hub->lock);
@@ -144,12 +141,12 @@ static void *lane_thread(void *data)
     LaneHub *hub = data;
 
     pthread_mutex_lock(&hub->lock);
-    lane_serve(hub, FALSE);
+    lane_serve(hub);
     pthread_mutex_unlock(&hub->lock);
     return NULL;
 }
 
-gboolean lane_start_thread(LaneHub *hub, void *(*start)(void *data))
+gboolean lane_start_thread(LaneHub *hub, size_t stack_bytes, void *(*start)(void *data))
 {
     pthread_attr_t attr;
     pthread_t thread;
@@ -157,7 +154,7 @@ gboolean lane_start_thread(LaneHub *hub, void *(*start)(void *data))
 
     pthread_attr_init(&attr);
     pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    pthread_attr_setstacksize(&attr, LANE_STACK_BYTES);
+    pthread_attr_setstacksize(&attr, stack_bytes);
     r = pthread_create(&thread, &attr, start, hub);
     pthread_attr_destroy(&attr);
     return r == 0;
@@ -165,7 +162,7 @@ gboolean lane_start_thread(LaneHub *hub, void *(*start)(void *data))
 
 static gboolean lane_add_thread(LaneHub *hub)
 {
-    if (hub->threads >= LANE_MAX_THREADS || !lane_start_thread(hub, lane_thread))
+    if (hub->threads >= LANE_MAX_THREADS || !lane_start_thread(hub, LANE_STACK_BYTES, lane_thread))
         return FALSE;
     hub->threads++;
     return TRUE;

@@ -72,7 +72,8 @@ gboolean lane_hub_poll(LaneHub *hub);
 /* The calling thread is the main thread and does what steer() does, over and over: deal with what
  * there is, call lane_hub_run_here() with nothing else under way, sleep. When steer() returns, the
  * thread has lost that role, as lane_hub_run_here() said; the thread that has it now is in steer()
- * as well. Who wants to end the process does so inside steer(): this function never returns. */
+ * as well. Who wants to end the process does so inside steer(): this function never returns. It is
+ * for the process's first thread, which itself runs none of the jobs. */
 void lane_hub_steer(LaneHub *hub, void (*steer)(void *data), void *data) G_GNUC_NORETURN;
 typedef enum LaneHere {
     LANE_NONE, /* there was nothing to be run here */

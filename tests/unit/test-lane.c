@@ -500,7 +500,10 @@ static Where helmsman_try(Helmsman *self)
         }
         helmsman_turn(self);
     }
-    return pthread_equal(job->thread, pthread_self()) ? HERE : THREAD;
+    if (!pthread_equal(job->thread, pthread_self()))
+        return THREAD;
+    g_assert_cmpint(gettid(), !=, getpid()); /* never the process's first thread */
+    return HERE;
 }
 
 /* This lane's jobs are not run here. */
