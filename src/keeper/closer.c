@@ -28,6 +28,8 @@
 #define CLOSER_PATIENCE_MSEC 100
 /* Looks for the parent's end, 0.1 ms apart, after the signal that announces it. */
 #define CLOSER_LOOKS 10000
+/* How often a watcher looks that may get no signal. */
+#define CLOSER_LOOK_SECONDS 1
 /* Workers that hang and have been replaced: each waits for storage of its own. Of more than these
  * the remains are collected at the end. */
 #define CLOSER_RETIRED 64
@@ -209,9 +211,12 @@ static void closer_rename(void)
     }
 }
 
-static void closer_watch(pid_t parent, const char *stat_path)
+/* The signal tells the end of the thread that has made us. Only of the process's first thread is it
+ * sure that it never hangs, and so comes to its end with the process: `by_first`. */
+static void closer_watch(pid_t parent, const char *stat_path, int by_first)
 {
     struct sigaction action = {.sa_handler = closer_on_signal};
+    const struct timespec pause = {.tv_sec = CLOSER_LOOK_SECONDS};
     /* opened now: if our parent ever has as many files open as it may, so have we */
     int list = closer_open_list();
     int stat = open(stat_path, O_RDONLY | O_CLOEXEC);
@@ -228,7 +233,7 @@ static void closer_watch(pid_t parent, const char *stat_path)
         struct timespec moment = {.tv_nsec = 100 * 1000};
 
         if (!closer_signalled) {
-            ppoll(NULL, 0, NULL, &others);
+            ppoll(NULL, 0, by_first ? NULL : &pause, &others);
             continue;
         }
         /* the signal comes a little before the end is to be seen, or from somebody else */
@@ -245,6 +250,7 @@ static void closer_work(pid_t parent)
     struct pollfd from = {.fd = closer.pipe[0], .events = POLLIN};
     struct sigaction action = {.sa_handler = closer_on_signal};
     sigset_t others;
+    ssize_t n;
     int fd;
 
     /* it also comes when the thread that has made us ends, and its process does not: so it only
@@ -255,11 +261,11 @@ static void closer_work(pid_t parent)
     prctl(PR_SET_PDEATHSIG, CLOSER_SIGNAL);
     closer_rename();
     while (getppid() == parent) {
-        while (read(closer.pipe[0], &fd, sizeof(fd)) == sizeof(fd)) {
+        while ((n = read(closer.pipe[0], &fd, sizeof(fd))) == sizeof(fd)) {
             close(fd);
             __atomic_fetch_add(&closer.shared->done, 1, __ATOMIC_RELEASE);
         }
-        if (errno != EAGAIN && errno != EINTR)
+        if (n < 0 && errno != EAGAIN && errno != EINTR)
             break; /* closed with all else, after the main thread's end */
         if (__atomic_load_n(&closer.shared->retired, __ATOMIC_ACQUIRE)) {
             close(closer.pipe[0]); /* not earlier, and by nobody else: we were to read from it */
@@ -299,6 +305,7 @@ static void *closer_share(size_t size)
 static int closer_start_watcher(void)
 {
     pid_t parent = getpid(), child;
+    int by_first = gettid() == parent;
     char stat_path[64];
 
     if (!closer.watched)
@@ -309,7 +316,7 @@ static int closer_start_watcher(void)
     snprintf(stat_path, sizeof(stat_path), "/proc/%d/stat", (int)parent);
     child = closer_clone();
     if (child == 0)
-        closer_watch(parent, stat_path);
+        closer_watch(parent, stat_path, by_first);
     closer.watcher = child > 0 ? child : 0;
     return child < 0 ? child : 0;
 }
@@ -368,12 +375,13 @@ static void closer_replace_worker(void)
         closer = old;
         return;
     }
-    __atomic_store_n(&old.shared->retired, 1, __ATOMIC_RELEASE);
-    munmap(old.shared, sizeof(*old.shared));
     closer.since_msec = closer_now_msec();
     if (closer.n_retired < CLOSER_RETIRED)
         closer.retired[closer.n_retired++] = old.worker;
     closer_pass_on(old.pipe[0]);
+    /* from here on it may close its end, whose number is then somebody else's */
+    __atomic_store_n(&old.shared->retired, 1, __ATOMIC_RELEASE);
+    munmap(old.shared, sizeof(*old.shared));
     close(old.pipe[1]);
 }
 
