@@ -34,6 +34,11 @@
 #define IMAGE_HEAD ((size_t)36864)
 /* VMDK's footer and its marker are the last 1,536 bytes; VHD's and DMG's are the last 512. */
 #define IMAGE_TAIL ((size_t)1536)
+/* Beyond the head a prober looks only for the second header of a LUKS 2 volume, whose first one is
+ * damaged: at 64 KiB and each power of two up to 4 MiB. */
+#define IMAGE_FAR ((size_t)7)
+#define IMAGE_FAR_AT(i) ((uint64_t)65536 << (i))
+#define IMAGE_FAR_SIZE ((size_t)8)
 /* Tables pass through this much memory. */
 #define IMAGE_CHUNK ((size_t)65536)
 /* Of the file's clusters that hold tables: 2^23 bits, for 32 GiB in clusters of 4 KiB at a time. */
@@ -56,7 +61,8 @@ typedef struct ImageSample {
     const uint8_t *head;
     size_t head_len; /* min(size, IMAGE_HEAD); beyond it the first 4 KiB are zero */
     const uint8_t *tail;
-    size_t tail_len; /* min(size, IMAGE_TAIL); the last byte is the file's last */
+    size_t tail_len;    /* min(size, IMAGE_TAIL); the last byte is the file's last */
+    const uint8_t *far; /* IMAGE_FAR times IMAGE_FAR_SIZE bytes; zero where the file is shorter */
 } ImageSample;
 
 typedef struct ImageFormat {
@@ -121,6 +127,7 @@ struct ImageCheck {
     size_t window_len;
     uint8_t head[IMAGE_HEAD];
     uint8_t tail[IMAGE_TAIL];
+    uint8_t far[IMAGE_FAR * IMAGE_FAR_SIZE];
     uint8_t chunk[IMAGE_CHUNK];
     uint8_t window[IMAGE_WINDOW];
     uint8_t

@@ -29,11 +29,23 @@ typedef struct Luks1 {
     uint64_t begins[LUKS1_SLOTS];
 } Luks1;
 
+static const uint8_t luks_magic[6] = {'L', 'U', 'K', 'S', 0xba, 0xbe};
+static const uint8_t luks_second_magic[6] = {'S', 'K', 'U', 'L', 0xba, 0xbe};
+
+/* libblkid, and so cryptsetup, which repairs it then, takes a file for LUKS 2 that has only the
+ * second header, at the end of one of any size that is allowed; the version may be anything. */
 static bool luks_recognise(const ImageSample *sample)
 {
-    static const uint8_t magic[] = {'L', 'U', 'K', 'S', 0xba, 0xbe};
-
-    return image_sample_has(sample, 0, magic, sizeof(magic));
+    if (image_sample_has(sample, 0, luks_magic, sizeof(luks_magic)) ||
+        image_sample_has(sample, 0x4000, luks_second_magic, sizeof(luks_second_magic)) ||
+        image_sample_has(sample, 0x8000, luks_second_magic, sizeof(luks_second_magic)))
+        return true;
+    for (size_t i = 0; i < IMAGE_FAR; i++) {
+        if (memcmp(sample->far + i * IMAGE_FAR_SIZE, luks_second_magic,
+                   sizeof(luks_second_magic)) == 0)
+            return true;
+    }
+    return false;
 }
 
 /* ---- LUKS 1 --------------------------------------------------------------------------------- */
@@ -153,7 +165,10 @@ static void luks_check(ImageCheck *check)
 {
     uint16_t version = image_be16(check->head + 6);
 
-    if (version == 1)
+    if (memcmp(check->head, luks_magic, sizeof(luks_magic)) != 0)
+        image_reason(check, IMAGE_BAD_HEADER, 0,
+                     "The first header is missing or damaged; there is a second one of LUKS 2.");
+    else if (version == 1)
         luks1_check(check, 0, check->size, false);
     else if (version == 2)
         luks2_check(check);

@@ -82,6 +82,8 @@ HOSTILE = [
     ("version 2, second sum", patched(forge.luks2(), (16384 + 5000, b"#")), {"bad-checksum"},
      "stricter: cryptsetup mends it"),
     ("version 2, sum of another kind", forge.luks2(alg=b"sha512"), {"unknown-feature"}, "stricter"),
+    ("version 2, first header gone", patched(forge.luks2(), (0, bytes(8))), {"bad-header"},
+     "cryptsetup repairs it with the second one"),
     ("version 2, second magic", forge.luks2(second={"magic": b"LUKS\xba\xbe"}), {"bad-header"}, ""),
     ("version 2, second place", forge.luks2(second={"offset": 0x8000}), {"bad-header"},
      "LUKS2 1.1.4: hdr_offset must be where it is"),

@@ -49,6 +49,8 @@ SAFE = {
 }
 
 HOSTILE = [
+    ("LUKS 2's second header", forge.at(forge.image(), (0x4000, b"SKUL\xba\xbe\0\2")),
+     {"also-luks"}, "libblkid: a polyglot"),
     # references out of the file
     ("backing file", forge.with_name(b"/etc/passwd"), {"backing-file"},
      "CVE-2015-5163, CVE-2023-32684: the host's file becomes the disk"),

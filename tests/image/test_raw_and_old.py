@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """raw, qcow (version 1) and QED: what is safe and what is not. QEMU's sources are those of 7.2."""
 
+import shutil
 import struct
+import subprocess
 
 import forge_iso
 import forge_luks
@@ -26,6 +28,16 @@ def disk(*places, size=MIB):
 
 
 MBR = (510, b"\x55\xaa")
+# Where LUKS 2 may have its second header: libblkid looks there, whatever the file begins with.
+SECOND_LUKS = [0x4000 << n for n in range(9)]
+
+
+def second_luks(place):
+    """A disk with nothing but the second header of a LUKS 2 volume."""
+    return disk((place, bytes(forge_luks.copy(place, b"{}", place)[:4096])),
+                size=max(MIB, place + 4096))
+
+
 SAFE = {
     "raw": {
         "zeros": disk(), "nothing": b"", "one byte": b"x", "half a sector": bytes(700),
@@ -33,6 +45,9 @@ SAFE = {
         "GPT, sectors of 4 KiB": disk(MBR, (4096, b"EFI PART")),
         "text": b"hello\n" * 1000, "ext4": disk((1080, b"\x53\xef")),
         "magic elsewhere": disk((512, b"QFI\xfb\0\0\0\3")),
+        "LUKS 2's second header elsewhere": disk((0x2000, b"SKUL\xba\xbe\0\2"),
+                                                 (0x4200, b"SKUL\xba\xbe\0\2")),
+        "LUKS 2's first header there": disk((0x4000, b"LUKS\xba\xbe\0\2")),
     },
     "qcow": {
         "plain": forge_old.qcow(), "compressed": forge_old.qcow(data=1 << 63 | 5 << 51 | 9000),
@@ -67,6 +82,14 @@ HOSTILE = {
         ("VHDX", forge_vhdx.image(), {"also-vhdx"}, "block/vhdx.c: vhdx_probe"),
         ("LUKS", forge_luks.luks1(), {"also-luks"}, "block/crypto.c"),
         ("LUKS 2", forge_luks.luks2(), {"also-luks"}, "block/crypto.c; libblkid"),
+        *((f"LUKS 2, second header at {place:#x}", second_luks(place), {"also-luks"},
+           "blkid -p: crypto_LUKS; cryptsetup repair") for place in SECOND_LUKS),
+        ("LUKS 2, second magic alone", disk((0x40000, b"SKUL\xba\xbe")), {"also-luks"},
+         "blkid -p: crypto_LUKS of version 0"),
+        ("LUKS 2, second header at the end", disk((MIB, b"SKUL\xba\xbe\0\2"), size=MIB + 8),
+         {"also-luks"}, "the end is looked at as well"),
+        ("LUKS 2, second header and MBR", disk((0x8000, b"SKUL\xba\xbe\0\2"), MBR),
+         {"also-luks"}, "polyglot"),
         ("Parallels", forge_parallels.image(), {"also-parallels"}, "block/parallels.c"),
         ("ISO", forge_iso.image(), {"also-iso"}, "stricter: QEMU has no format for it"),
         ("Bochs", disk((0, b"Bochs Virtual HD Image".ljust(32, b"\0") + b"Redolog".ljust(16, b"\0")
@@ -187,6 +210,27 @@ def test_made_by_qemu_img(kind, options, workdir):
     qemu_img("convert", "-f", "raw", "-O", kind, workdir / "raw", workdir / "image")
     image = check(workdir / "image", kind)
     assert image["verdict"] == "safe" and image["virtual-size"] == 2 << 20, image
+
+
+def test_blkid_agrees(workdir):
+    """What libblkid takes for LUKS, which is what udev and cryptsetup go by, is never safe; and
+    of what has only a second header, nothing else is refused."""
+    if not shutil.which("blkid"):
+        pytest.skip("blkid is not installed")
+    disks = {**SAFE["raw"], **{row[0]: row[1] for row in HOSTILE["raw"]}}
+    taken = {}
+    for name, content in disks.items():
+        path = workdir / "image"
+        path.write_bytes(content)
+        told = subprocess.run(["blkid", "--probe", "--output", "export", path], check=False,
+                              capture_output=True, text=True, timeout=60).stdout
+        taken[name] = "TYPE=crypto_LUKS" in told
+        if taken[name]:
+            assert "also-luks" in reasons(check(path, "raw")), name
+    assert all(taken[f"LUKS 2, second header at {place:#x}"] for place in SECOND_LUKS)
+    assert taken["LUKS 2, second magic alone"]
+    assert not taken["LUKS 2's second header elsewhere"]
+    assert not taken["LUKS 2's first header there"]
 
 
 def test_probes_agree(workdir):

@@ -290,6 +290,45 @@ static void test_budget(void)
     g_assert_cmpuint(check->verdict.failed, ==, 1);
 }
 
+static off_t change_at;
+
+/* Between the first look at the file and the last. */
+static void change_file(ImageCheck *check)
+{
+    image_set_size(check, 0, check->size);
+    g_assert_cmpint(pwrite(check->fd, "x", 1, change_at), ==, 1);
+}
+
+/* What formats are told by is looked at again: the head, the tail, and the places between. */
+static void test_changes(Fixture *fixture, const void *data G_GNUC_UNUSED)
+{
+    static const ImageFormat format = {.name = "changing", .title = "x", .check = change_file};
+    static const struct {
+        off_t at;
+        uint32_t failed;
+    } rows[] = {{0, 1},
+                {IMAGE_HEAD - 1, 1},
+                {IMAGE_HEAD, 0},
+                {0x10005, 1},
+                {0x80000, 1},
+                {0x90000, 0},
+                {(1 << 20) - (off_t)IMAGE_TAIL - 1, 0},
+                {(1 << 20) - (off_t)IMAGE_TAIL, 1},
+                {(1 << 20) - 1, 1}};
+    g_autofree ImageCheck *check = g_new0(ImageCheck, 1);
+
+    check->format = &format;
+    check->max_size = UINT64_MAX;
+    check->fd = g_open(fixture->path, O_RDWR | O_CLOEXEC);
+    check->size = 1 << 20;
+    for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
+        change_at = rows[i].at;
+        image_check(check);
+        g_assert_cmpuint(check->verdict.failed, ==, rows[i].failed);
+    }
+    close(check->fd);
+}
+
 /* ---- SHA-256 and JSON ----------------------------------------------------------------------- */
 
 static void test_sha256(void)
@@ -381,6 +420,7 @@ int main(int argc, char **argv)
     TEST_FILE("/image/check/refused", test_check_refused);
     TEST_FILE("/image/check/descriptors", test_check_descriptors);
     TEST_FILE("/image/check/threads", test_check_threads);
+    TEST_FILE("/image/changes", test_changes);
     g_test_add_func("/image/names", test_names);
     g_test_add_func("/image/many-reasons", test_many_reasons);
     g_test_add_func("/image/budget", test_budget);
