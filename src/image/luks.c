@@ -65,6 +65,12 @@ static bool luks1_slot(Luks1 *luks, unsigned i, const uint8_t *slot)
                      i);
         return false;
     }
+    if (active == LUKS1_SLOT_ENABLED && iterations > LUKS_MAX_ITERATIONS) {
+        image_reason(luks->check, IMAGE_UNLOCK_COST, at + 4,
+                     "Key slot %u needs %" PRIu32 " iterations; up to %u are usual.", i, iterations,
+                     LUKS_MAX_ITERATIONS);
+        return false;
+    }
     if (begin < LUKS1_HEADER_SECTORS || end > luks->payload || end > luks->sectors) {
         image_reason(luks->check, IMAGE_TABLE_OUTSIDE, at + 40,
                      "Key slot %u, sectors %" PRIu64 " to %" PRIu64
@@ -153,6 +159,10 @@ void luks1_check(ImageCheck *check, uint64_t offset, uint64_t length, bool embed
                      key, image_be32(header + 164), luks.payload);
         return;
     }
+    if (image_be32(header + 164) > LUKS_MAX_ITERATIONS)
+        image_reason(check, IMAGE_UNLOCK_COST, offset + 164,
+                     "The key is checked in %" PRIu32 " iterations; up to %u are usual.",
+                     image_be32(header + 164), LUKS_MAX_ITERATIONS);
     for (unsigned i = 0; i < LUKS1_SLOTS; i++) {
         if (!luks1_slot(&luks, i, header + 208 + (size_t)i * 48))
             return;

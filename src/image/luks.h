@@ -5,6 +5,13 @@
 #include "image/image.h"
 
 /*
+ * Iterations of PBKDF2 for one key slot or digest. Who has the passphrase waits for them:
+ * cryptsetup and QEMU choose as many as take two seconds, 5 to 20 million on today's machines; the
+ * formats have room for 2^32.
+ */
+#define LUKS_MAX_ITERATIONS 100000000U
+
+/*
  * Checks a LUKS 1 header at `offset`, of which, with its key slots, `length` bytes may be used.
  * `embedded`: it is a qcow2's, and the data is elsewhere. Else the disk's size is set from the
  * file's.

@@ -15,6 +15,12 @@
 #define LUKS2_CHECKSUM 448
 #define LUKS2_MAX_SLOTS 32
 #define LUKS2_SECTOR 512
+/* What cryptsetup makes at most of argon2: 4 GiB, here in KiB as in the header, and 4 threads. */
+#define LUKS2_MAX_MEMORY ((uint64_t)4 << 20)
+#define LUKS2_MAX_CPUS 4
+/* Passes over the memory times the memory, in KiB: 256 GiB, a minute or two. cryptsetup chooses as
+ * many passes as take two seconds, 5 to 20 GiB. */
+#define LUKS2_MAX_WORK ((uint64_t)256 << 20)
 
 /* One that is of no use: no number is it. */
 #define LUKS2_UNSET UINT64_MAX
@@ -23,6 +29,14 @@ typedef struct Luks2Area {
     uint64_t offset;
     uint64_t size;
 } Luks2Area;
+
+/* What it costs to get a key from a passphrase; what a header does not tell is LUKS2_UNSET. */
+typedef struct Luks2Cost {
+    uint64_t iterations; /* of PBKDF2 */
+    uint64_t memory;     /* of argon2, in KiB */
+    uint64_t time;       /* passes over it */
+    uint64_t cpus;
+} Luks2Cost;
 
 /* What one copy of the header says. */
 typedef struct Luks2 {
@@ -38,6 +52,7 @@ typedef struct Luks2 {
     uint64_t keyslots_size;
     size_t n_slots;
     Luks2Area slots[LUKS2_MAX_SLOTS];
+    Luks2Cost cost; /* of the slot or digest that is being read */
     bool reported;
 } Luks2;
 
@@ -51,12 +66,12 @@ static bool luks2_bad(Luks2 *luks, ImageReasonId id, const char *sentence)
 
 /* ---- JSON ----------------------------------------------------------------------------------- */
 
-/* 64-bit numbers are written as strings. */
-static bool luks2_number(Luks2 *luks, JsonKind kind, JsonText text, uint64_t *member)
+/* 64-bit numbers are written as strings, all others as numbers: `expected` is what it has to be. */
+static bool luks2_digits(Luks2 *luks, bool expected, JsonText text, uint64_t *member)
 {
     uint64_t number = 0;
 
-    if (kind != JSON_STRING || text.length == 0 || text.length > 18 || *member != LUKS2_UNSET)
+    if (!expected || text.length == 0 || text.length > 18 || *member != LUKS2_UNSET)
         return luks2_bad(luks, IMAGE_BAD_HEADER, "A number in the JSON is none, or is told twice.");
     for (size_t i = 0; i < text.length; i++) {
         if (text.text[i] < '0' || text.text[i] > '9')
@@ -66,6 +81,46 @@ static bool luks2_number(Luks2 *luks, JsonKind kind, JsonText text, uint64_t *me
     *member = number;
     return true;
 }
+
+static bool luks2_number(Luks2 *luks, JsonKind kind, JsonText text, uint64_t *member)
+{
+    return luks2_digits(luks, kind == JSON_STRING, text, member);
+}
+
+/* One of the numbers that tell what unlocking costs. It counts whatever the type is that stands
+ * beside it, before it or behind it. */
+static bool luks2_cost(Luks2 *luks, JsonText name, JsonKind kind, JsonText text)
+{
+    Luks2Cost *cost = &luks->cost;
+    const struct {
+        const char *name;
+        uint64_t *member;
+        uint64_t limit;
+    } fields[] = {
+        {"iterations", &cost->iterations, LUKS_MAX_ITERATIONS},
+        {"memory", &cost->memory, LUKS2_MAX_MEMORY},
+        {"time", &cost->time, LUKS2_MAX_WORK},
+        {"cpus", &cost->cpus, LUKS2_MAX_CPUS},
+    };
+
+    for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
+        if (!json_is(name, fields[i].name))
+            continue;
+        if (!luks2_digits(luks, kind == JSON_OTHER, text, fields[i].member))
+            return false;
+        if (*fields[i].member > fields[i].limit)
+            return luks2_bad(luks, IMAGE_UNLOCK_COST,
+                             "To unlock the volume takes more than 100 million iterations, 4 GiB, "
+                             "or 4 threads.");
+    }
+    if (cost->memory != LUKS2_UNSET && cost->time != LUKS2_UNSET &&
+        cost->time * cost->memory > LUKS2_MAX_WORK)
+        return luks2_bad(luks, IMAGE_UNLOCK_COST,
+                         "To unlock the volume means to go over more than 256 GiB of memory.");
+    return true;
+}
+
+static const Luks2Cost luks2_no_cost = {LUKS2_UNSET, LUKS2_UNSET, LUKS2_UNSET, LUKS2_UNSET};
 
 static bool luks2_segment(Luks2 *luks, const JsonReader *r, JsonKind kind, JsonText text)
 {
@@ -108,6 +163,8 @@ static bool luks2_slot(Luks2 *luks, const JsonReader *r, JsonKind kind, JsonText
         (kind != JSON_STRING || !json_is(text, "luks2")))
         return luks2_bad(luks, IMAGE_UNKNOWN_FEATURE,
                          "A key slot is not of type 'luks2', as while it is encrypted anew.");
+    if (r->depth == 4 && json_is(r->path[2], "kdf"))
+        return luks2_cost(luks, r->path[3], kind, text);
     if (r->depth != 4 || !json_is(r->path[2], "area"))
         return true;
     if (json_is(r->path[3], "offset"))
@@ -145,9 +202,15 @@ static bool luks2_value(JsonReader *r, JsonKind kind, JsonText text)
         if (r->depth == 2 && kind == JSON_BEGIN) {
             if (luks->n_slots == LUKS2_MAX_SLOTS)
                 return luks2_bad(luks, IMAGE_BAD_HEADER, "There are more than 32 key slots.");
+            luks->cost = luks2_no_cost;
             luks->slots[luks->n_slots++] = (Luks2Area){.offset = LUKS2_UNSET, .size = LUKS2_UNSET};
         }
         return r->depth < 3 || luks->n_slots == 0 || luks2_slot(luks, r, kind, text);
+    }
+    if (json_is(r->path[0], "digests")) {
+        if (r->depth == 2)
+            luks->cost = luks2_no_cost;
+        return r->depth != 3 || luks2_cost(luks, r->path[2], kind, text);
     }
     return !json_is(r->path[0], "config") || luks2_config(luks, r, kind, text);
 }

@@ -33,6 +33,8 @@
     R(UNKNOWN_FEATURE, "unknown-feature", "The image needs a feature that is not known.")          \
     R(LEGACY_ENCRYPTION, "legacy-encryption",                                                      \
       "The image uses an encryption that protects nobody.")                                        \
+    R(UNLOCK_COST, "unlock-cost",                                                                  \
+      "To unlock the image takes more time or memory than any honest one.")                        \
     R(MARKED_CORRUPT, "marked-corrupt", "The image says of itself that it is damaged.")            \
     R(NOT_CLOSED, "not-closed", "The image was not closed; who opens it has to repair it first.")  \
     /* size */                                                                                     \

@@ -25,10 +25,30 @@ def patched(content, *places):
     return content
 
 
+def with_cost(**numbers):
+    """A volume whose key slot tells this of argon2."""
+    kdf = {**forge.metadata()["keyslots"]["0"]["kdf"], **numbers}
+    return with_json(slot={"kdf": kdf})
+
+
+def with_digest(**numbers):
+    """A volume whose digest tells this."""
+    digest = {**forge.metadata()["digests"]["0"], **numbers}
+    return with_json(digests={"0": digest})
+
+
 SAFE = {
     "version 1": (forge.luks1(), 65536),
     "version 1, all slots": (forge.luks1(slots={7: (0x00ac71f3, 9, 3536, 4000)}), 65536),
+    "version 1, as many iterations as may be": (
+        forge.luks1(iterations=100000000, slots={0: (0x00ac71f3, 100000000, 8, 4000)}), 65536),
+    "version 1, a slot that is off": (
+        forge.luks1(slots={1: (0xdead, 0xffffffff, 8 + 504, 4000)}), 65536),
     "version 2": (forge.luks2(), 65536),
+    "version 2, all that cryptsetup makes": (with_cost(time=64, memory=4 << 20, cpus=4), 65536),
+    "version 2, passes over little": (with_cost(time=8 << 20, memory=32, cpus=1), 65536),
+    "version 2, PBKDF2": (with_json(slot={"kdf": {
+        "type": "pbkdf2", "hash": "sha256", "iterations": 100000000, "salt": "AAAA"}}), 65536),
     "version 2, of a size": (with_json(segment={"size": "32768"}), 32768),
     "version 2, larger headers": (forge.luks2(header=32768), 65536),
     "version 2, flat JSON": (forge.luks2(text=json.dumps(
@@ -70,7 +90,37 @@ HOSTILE = [
      {"table-outside"}, "as above"),
     ("slots on each other", forge.luks1(slots={7: (0xdead, 0, 8 + 504 * 6 + 8, 4000)}),
      {"table-overlap"}, "crypto/block-luks.c: Keyslots are overlapping in the header"),
+    ("slot with 2^32 iterations", forge.luks1(slots={0: (0x00ac71f3, 0xffffffff, 8, 4000)}),
+     {"unlock-cost"}, "crypto/block-luks.c: an hour on the host's processor, and no end to it"),
+    ("slot with one iteration more", forge.luks1(slots={5: (0x00ac71f3, 100000001, 8 + 504 * 5,
+                                                            4000)}), {"unlock-cost"}, "stricter"),
+    ("key with 2^32 iterations", forge.luks1(iterations=0xffffffff), {"unlock-cost"}, "as above"),
     # version 2
+    ("version 2, argon2 of more than 4 GiB", with_cost(memory=(4 << 20) + 1), {"unlock-cost"},
+     "cryptsetup's crypt_pbkdf_get_limits(): what is made, not what is opened"),
+    ("version 2, argon2 of 4 TiB", with_cost(memory=0xffffffff, time=4), {"unlock-cost"},
+     "cryptsetup: memory of the host"),
+    ("version 2, argon2 without end", with_cost(time=0xffffffff), {"unlock-cost"},
+     "cryptsetup: any number of passes is opened"),
+    ("version 2, a pass too many", with_cost(time=65, memory=4 << 20), {"unlock-cost"}, "stricter"),
+    ("version 2, time times memory is over 2^64", with_cost(time=1 << 50, memory=1 << 22),
+     {"unlock-cost"}, "the product wraps around"),
+    ("version 2, argon2 with 5 threads", with_cost(cpus=5), {"unlock-cost"},
+     "cryptsetup: makes 4 at most, opens 2^24"),
+    ("version 2, PBKDF2 with 2^32 iterations", with_cost(iterations=0xffffffff), {"unlock-cost"},
+     "cryptsetup: an hour; the type may be told before or behind it"),
+    ("version 2, cost with a sign", with_cost(time=-1), {"bad-header"}, "2^32 - 1 for some"),
+    ("version 2, cost as a string", with_cost(memory="64"), {"bad-header"}, "LUKS2 1.1.4, 3.2"),
+    ("version 2, cost with an exponent", forge.luks2(text=json.dumps(forge.metadata()).replace(
+        '"time": 4', '"time": 1e9').encode()), {"bad-header"}, "an integer for some"),
+    ("version 2, cost told twice", forge.luks2(text=json.dumps(forge.metadata()).replace(
+        '"time": 4', '"time": 4, "time": 9').encode()), {"bad-header"},
+     "parsers differ in which one counts"),
+    ("version 2, digest with 2^32 iterations", with_digest(iterations=0xffffffff),
+     {"unlock-cost"}, "cryptsetup: once for each key that is tried"),
+    ("version 2, cost in the second header alone", forge.luks2(second_text=json.dumps(
+        forge.metadata(digests={"0": {"iterations": 0xffffffff}})).encode()), {"unlock-cost"},
+     "cryptsetup takes the second one if the first is damaged"),
     ("version 2, cut", forge.luks2()[:20000], {"truncated"}, ""),
     ("version 2, header of 12 KiB", forge.luks2(header=12288), {"bad-header"},
      "LUKS2 1.1.4, table 1"),

@@ -49,6 +49,8 @@ SAFE = {
 }
 
 HOSTILE = [
+    ("LUKS inside, without end", luks_inside(header=forge_luks.luks1(
+        size=4096, iterations=0xffffffff)), {"unlock-cost"}, "crypto/block-luks.c: on the host"),
     ("LUKS 2's second header", forge.at(forge.image(), (0x4000, b"SKUL\xba\xbe\0\2")),
      {"also-luks"}, "libblkid: a polyglot"),
     # references out of the file
