@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-static const uint32_t sha256_k[64] = {
+const uint32_t sha256_k[64] = {
     0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
     0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
     0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
@@ -31,7 +31,7 @@ static uint32_t sha256_rotate(uint32_t x, unsigned n)
             ((a & b) | (c & (a | b)));                                                             \
     } while (0)
 
-static void sha256_block(uint32_t state[8], const uint8_t *block)
+static void sha256_one_block(uint32_t state[8], const uint8_t *block)
 {
     uint32_t a = state[0], b = state[1], c = state[2], d = state[3];
     uint32_t e = state[4], f = state[5], g = state[6], h = state[7];
@@ -66,21 +66,38 @@ static void sha256_block(uint32_t state[8], const uint8_t *block)
     state[7] += h;
 }
 
-void sha256(const uint8_t *bytes, size_t length, uint8_t digest[SHA256_SIZE])
+static void sha256_blocks(uint32_t state[8], const uint8_t *bytes, size_t blocks)
+{
+    for (size_t i = 0; i < blocks; i++)
+        sha256_one_block(state, bytes + 64 * i);
+}
+
+static void sha256_with(Sha256Blocks blocks, const uint8_t *bytes, size_t length,
+                        uint8_t digest[SHA256_SIZE])
 {
     uint32_t state[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
                          0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
     uint8_t last[128] = {0};
     size_t whole = length & ~(size_t)63, rest = length - whole, end = rest < 56 ? 64 : 128;
 
-    for (size_t i = 0; i < whole; i += 64)
-        sha256_block(state, bytes + i);
+    blocks(state, bytes, whole / 64);
     memcpy(last, bytes + whole, rest);
     last[rest] = 0x80;
     for (size_t i = 0; i < 8; i++)
         last[end - 1 - i] = (uint8_t)((uint64_t)length * 8 >> 8 * i);
-    for (size_t i = 0; i < end; i += 64)
-        sha256_block(state, last + i);
+    blocks(state, last, end / 64);
     for (size_t i = 0; i < SHA256_SIZE; i++)
         digest[i] = (uint8_t)(state[i / 4] >> (24 - 8 * (i % 4)));
+}
+
+void sha256_portable(const uint8_t *bytes, size_t length, uint8_t digest[SHA256_SIZE])
+{
+    sha256_with(sha256_blocks, bytes, length, digest);
+}
+
+void sha256(const uint8_t *bytes, size_t length, uint8_t digest[SHA256_SIZE])
+{
+    Sha256Blocks blocks = sha256_x86();
+
+    sha256_with(blocks ? blocks : sha256_blocks, bytes, length, digest);
 }
