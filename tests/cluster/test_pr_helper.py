@@ -13,13 +13,14 @@ def fixture_host(request):
     """A host with a LUN by LIO's loopback."""
     with lab_for(request, hosts=1) as lab:
         lab.h1.write("/run/lun", lab.h1.tcm_loop())
+        lab.h1.write("/run/same-lun", lab.h1.tcm_loop(nexus=2))
         yield lab.h1
 
 
 @pytest.mark.parametrize("test", ["pr_scsi.py", "pr_qemu.py"])
 def test_lun(host, inside, test):
-    """Commands, conflicts, parts of a LUN; and a virtual machine of stock QEMU."""
-    inside(host, test, HF_LUN=host.read("/run/lun"))
+    """Commands, conflicts, parts of a LUN; and virtual machines of stock QEMU, their guests booted."""
+    inside(host, test, HF_LUN=host.read("/run/lun"), HF_SAME_LUN=host.read("/run/same-lun"))
 
 
 def test_stuck(make_lab, inside):

@@ -246,9 +246,9 @@ class Host:
         """Have udev, and so /dev/disk/by-id."""
         services.udev(self)
 
-    def tcm_loop(self):
+    def tcm_loop(self, nexus=1):
         """A LUN of its own by LIO's loopback; its path. PREEMPT AND ABORT on it never returns."""
-        return services.tcm_loop(self)
+        return services.tcm_loop(self, nexus)
 
     def iscsi_disks(self):
         """Its iSCSI disks, one a path, such as ["sdb", "sdc"]."""

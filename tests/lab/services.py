@@ -86,9 +86,12 @@ def udev(host, multipath=False):
     host.script("udev.sh", "multipath" if multipath else "", timeout=SLOW)
 
 
-def tcm_loop(host):
-    """Give a host a LUN of its own by LIO's loopback; its path. PREEMPT AND ABORT on it never returns."""
-    return host.script("tcm-loop.sh", timeout=SLOW).text
+def tcm_loop(host, nexus=1):
+    """Give a host a LUN of its own by LIO's loopback; its path. PREEMPT AND ABORT on it never returns.
+
+    nexus: 2 is the same LUN as another initiator sees it, after 1.
+    """
+    return host.script("tcm-loop.sh", nexus, timeout=SLOW).text
 
 
 def install(lab_directory, host, build=None):
