@@ -23,9 +23,8 @@
 
 /* One is allowed, a second is noticed; the kernel closes those that do not fit. */
 #define CONN_FDS 2
-/* Each takes 0.5 to 2 us: about as long as it takes to be woken (10 to 50 us on a virtual machine).
- */
-#define CONN_LINGER_TRIES 40
+/* Some times what it takes to be woken: 10 to 50 us on a virtual machine. */
+#define CONN_LINGER_USEC 200
 
 typedef struct PrConn {
     struct PrConn *next, *before;
@@ -41,6 +40,7 @@ static struct {
     pthread_cond_t ended;
     PrConn *first;
     guint count;
+    atomic_int busy; /* how many have a command under way */
 } conns = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* ---- bytes ----------------------------------------------------------------------------- */
@@ -71,7 +71,46 @@ static gboolean conn_take_fds(PrConn *conn, struct msghdr *message, gboolean wan
     return fine;
 }
 
-/* Exactly `len` bytes, and the descriptor that comes with them, if one is wanted here. */
+/*
+ * The next request mostly follows at once: a client that works through a list of commands. To sleep
+ * and be woken costs more than all else that a request needs, so try for a moment whether it comes,
+ * and leave the processor to the client meanwhile. One thread at a time does so, and only when no
+ * other has a command: where many are busy, there is no processor to spare. As recvmsg(2), but
+ * EAGAIN says that the moment has passed.
+ */
+static ssize_t conn_linger(const PrConn *conn, struct msghdr *message)
+{
+    static atomic_flag taken = ATOMIC_FLAG_INIT;
+    const gsize control = message->msg_controllen;
+    gint64 end = 0;
+    ssize_t n;
+
+    if (atomic_load_explicit(&conns.busy, memory_order_relaxed) > 0 ||
+        atomic_flag_test_and_set(&taken)) {
+        errno = EAGAIN;
+        return -1;
+    }
+    for (;;) {
+        message->msg_controllen = control;
+        n = recvmsg(conn->socket, message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+        if (n >= 0 || errno != EAGAIN)
+            break;
+        sched_yield();
+        if (end == 0)
+            end = g_get_monotonic_time() + CONN_LINGER_USEC;
+        if (g_get_monotonic_time() >= end ||
+            atomic_load_explicit(&conns.busy, memory_order_relaxed) > 0) {
+            errno = EAGAIN;
+            break;
+        }
+    }
+    atomic_flag_clear(&taken);
+    message->msg_controllen = n < 0 ? control : message->msg_controllen;
+    return n;
+}
+
+/* Exactly `len` bytes, and the descriptor that comes with them, if one is wanted here: that is the
+ * begin of a request. */
 static gboolean conn_read(PrConn *conn, void *bytes, gsize len, gboolean with_fd)
 {
     union {
@@ -86,8 +125,13 @@ static gboolean conn_read(PrConn *conn, void *bytes, gsize len, gboolean with_fd
                                  .msg_iovlen = 1,
                                  .msg_control = &control,
                                  .msg_controllen = sizeof(control)};
-        ssize_t n = recvmsg(conn->socket, &message, MSG_CMSG_CLOEXEC);
+        ssize_t n = -1;
 
+        errno = EAGAIN;
+        if (with_fd && done == 0)
+            n = conn_linger(conn, &message);
+        if (n < 0 && errno == EAGAIN)
+            n = recvmsg(conn->socket, &message, MSG_CMSG_CLOEXEC);
         if (n < 0 && errno == EINTR)
             continue;
         if (!conn_take_fds(conn, &message, with_fd) || n <= 0)
@@ -167,27 +211,6 @@ static gboolean conn_write_reply(PrConn *conn, const PrReply *reply)
     return conn_write(conn, iov, reply->size > 0 ? 2 : 1);
 }
 
-/*
- * The next request mostly follows at once: a client that works through a list of commands. To sleep
- * and be woken costs more than all else that a request needs, so look for a moment whether it
- * comes, and leave the processor to the client meanwhile. One thread at a time does so: where many
- * are busy, there is no processor to spare.
- */
-static void conn_linger(PrConn *conn)
-{
-    static atomic_flag taken = ATOMIC_FLAG_INIT;
-    char byte;
-
-    if (atomic_flag_test_and_set(&taken))
-        return;
-    for (int i = 0; i < CONN_LINGER_TRIES; i++) {
-        if (recv(conn->socket, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0 || errno != EAGAIN)
-            break;
-        sched_yield();
-    }
-    atomic_flag_clear(&taken);
-}
-
 static void conn_serve(PrConn *conn)
 {
     uint8_t data[PR_DATA_BYTES]; /* of a request, or of its answer */
@@ -196,12 +219,13 @@ static void conn_serve(PrConn *conn)
     while (conn_read_request(conn, &command, data)) {
         PrReply reply = {.data = data};
 
+        atomic_fetch_add_explicit(&conns.busy, 1, memory_order_relaxed);
         pr_dispatch(conns.config, conn->socket, &command, &reply);
+        atomic_fetch_sub_explicit(&conns.busy, 1, memory_order_relaxed);
         /* before the answer: when the client has it, the helper has let go of the device */
         conn_drop_fd(conn);
         if (!conn_write_reply(conn, &reply))
             break;
-        conn_linger(conn);
     }
 }
 
