@@ -40,7 +40,7 @@ def up(options):
     names = [f"h{n + 1}" for n in range(options.n)] if options.systemd == "all" else [
         name for name in options.systemd.split(",") if name]
     lab = cluster.Lab(options.n, detached=True, systemd=names, memory=options.memory,
-                      shared=options.shared, sector=options.sector, nvme=options.nvme)
+                      processors=options.processors, shared=options.shared, sector=options.sector, nvme=options.nvme)
     print(f"export LAB_RUN={lab.directory}")
 
 
@@ -103,6 +103,7 @@ def _verbs():
                ("--systemd", {"default": "", "metavar": "HOSTS",
                               "help": "hosts with systemd as process 1, such as h1,h3, or all"}),
                ("--memory", {"type": int, "default": 512, "help": "of each, in MiB"}),
+               ("--processors", {"type": int, "default": 1, "help": "of each"}),
                ("--shared", {"default": "256M", "help": "size of the shared disk"}),
                ("--sector", {"type": int, "default": 512, "help": "its sector size"}),
                ("--nvme", {"action": "store_true", "help": "an NVMe disk, too, that all see"})),

@@ -37,6 +37,7 @@ class Plan:
     hosts: int = 1
     systemd: tuple = ()         # the hosts with systemd as process 1, by name
     memory: int = 512           # MiB of each guest
+    processors: int = 1         # of each guest
     shared: str = "256M"        # size of the disk that all see
     private: str = "256M"       # size of each host's two own disks, which survive a power cut
     nvme: bool = False          # an NVMe disk, too, that all see

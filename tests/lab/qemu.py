@@ -77,7 +77,7 @@ def arguments(plan, name, tree):
     memory = f"{plan.memory}M"
     return [
         "qemu-system-x86_64", "-name", f"{name}@{plan.directory}", "-M", "pc,usb=off",
-        "-accel", os.environ.get("LAB_ACCEL", "tcg"), "-cpu", "max,la57=off", "-smp", "1",
+        "-accel", os.environ.get("LAB_ACCEL", "tcg"), "-cpu", "max,la57=off", "-smp", str(plan.processors),
         "-m", memory, "-nodefaults", "-display", "none", "-no-reboot", "-rtc", "base=utc",
         "-object", f"memory-backend-memfd,id=ram,size={memory},share=on", "-numa", "node,memdev=ram",
         "-kernel", str(plan.path("kernel")), "-initrd", str(plan.path("initramfs")),
