@@ -214,6 +214,14 @@ def test_log(make_members):
     assert found[0]["service_key"] == MINE and found[1]["type"] == "WERO"
 
 
+def test_who_has_the_privileges_is_killed(make_members):
+    """The process that serves multipath is killed: the next command is carried out all the same."""
+    member, _ = make_members()
+    take(member)
+    member.host.run("kill -9 $(pgrep -P $(pgrep -P $(cat /run/pr.pid) -f holdfast-pr-multipath))")
+    assert member.statuses(f"register:{MINE}:0xa9", "clear:0xa9") == ["good", "good"]
+
+
 def test_stock_is_wrong(make_members):
     """The same steps with stock's helper: it registers one path, and the holder's writes fail."""
     member, _ = make_members()

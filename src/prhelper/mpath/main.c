@@ -3,7 +3,8 @@
  * holdfast-pr-multipath: the part of holdfast-pr-helper that needs more than the helper may keep.
  * It is started by the helper, before that gives its privileges up, with a socket as descriptor 0,
  * and takes requests from it (protocol.h). Each is carried out by a child of its own, so that
- * a path that hangs, or a library that ends its process, costs one command.
+ * a path that hangs, or a library that ends its process, costs one command. Should the one that
+ * takes the requests end, there is a new one (minder.h).
  *
  * It also looks for paths that appear while their map is registered (watch.h). It reads no
  * configuration, opens no sockets but multipathd's and the kernel's, and has no state. It ends when
@@ -26,6 +27,7 @@
 
 #include "prhelper/mpath/library.h"
 #include "prhelper/mpath/map.h"
+#include "prhelper/mpath/minder.h"
 #include "prhelper/mpath/multipathd.h"
 #include "prhelper/mpath/protocol.h"
 #include "prhelper/mpath/watch.h"
@@ -281,18 +283,23 @@ static int broker_drop_privileges(void)
     return (int)syscall(SYS_capset, &head, data);
 }
 
-/* Paths that may have appeared; each event is looked at in a process of its own. */
+/* An event is looked at in a process of its own. */
+static void broker_repair(const WatchEvent *event)
+{
+    if (!watch_is_needed() || fork() != 0)
+        return;
+    signal(SIGCHLD, SIG_DFL);
+    watch_repair(event);
+    _exit(0);
+}
+
+/* Paths that may have appeared. */
 static void broker_watch(int events)
 {
     WatchEvent event;
 
-    while (watch_next(events, &event)) {
-        if (!watch_is_needed() || fork() != 0)
-            continue;
-        signal(SIGCHLD, SIG_DFL);
-        watch_repair(&event);
-        _exit(0);
-    }
+    while (watch_next(events, &event))
+        broker_repair(&event);
 }
 
 static void broker_run(int signals, int events)
@@ -329,6 +336,7 @@ int main(int argc, char **argv)
     char text[200] = "";
     sigset_t mask;
     int signals, events;
+    bool again;
 
     /* The helper asks once, before it serves: is the library there? */
     if (argc == 2 && strcmp(argv[1], "--check-library") == 0) {
@@ -342,22 +350,27 @@ int main(int argc, char **argv)
                         "arguments\n");
         return 2;
     }
-    sigemptyset(&mask);
-    sigaddset(&mask, SIGCHLD);
-    sigprocmask(SIG_BLOCK, &mask, NULL);
-    signals = signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
     /* the terminal's and the service manager's signals end the helper, and that ends this */
     signal(SIGINT, SIG_IGN);
     signal(SIGHUP, SIG_IGN);
     signal(SIGTERM, SIG_IGN);
-    if (signals < 0 || broker_drop_privileges() < 0) {
+    if (broker_drop_privileges() < 0) {
         fprintf(stderr, "holdfast-pr-multipath: cannot drop privileges: %s\n", strerror(errno));
         return 1;
     }
+    again = minder_run();
+    sigemptyset(&mask);
+    sigaddset(&mask, SIGCHLD);
+    sigprocmask(SIG_BLOCK, &mask, NULL);
+    signals = signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (signals < 0)
+        return 1;
     events = watch_open();
     if (events < 0)
         fprintf(stderr, "holdfast-pr-multipath: new paths are not noticed: %s\n",
                 strerror(-events));
+    if (again)
+        broker_repair(&(WatchEvent){.everything = true});
     broker_run(signals, events);
     return 0;
 }

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The process of the helper that keeps privileges: it outlives that its serving child is killed.
+
+It is asked as the helper asks it (src/prhelper/mpath/protocol.h), about a file that is no device:
+what is asked does not matter here. The real thing, on two paths, is tests/cluster/test_pr_multipath.py.
+"""
+
+import os
+import signal
+import socket
+import struct
+import subprocess
+from pathlib import Path
+
+import lock_rig
+import pr_rig
+import pytest
+from waiting import DEADLINE, wait_until
+
+PROGRAM = lock_rig.build_dir() / "holdfast-pr-multipath"
+REASON = pr_rig.missing("holdfast") or (
+    None if os.access(PROGRAM, os.X_OK) else f"{PROGRAM} is not there") or (
+    "not root" if os.geteuid() else None)
+pytestmark = pytest.mark.skipif(bool(REASON), reason=str(REASON))
+
+MAP, BY_PATHS = 1, 0
+READ_KEYS = bytes([0x5e, 0, 0, 0, 0, 0, 0, 0, 255]) + bytes(7)
+REQUEST = struct.Struct("=II16sI")
+CHECK_CONDITION = 2
+INVALID_OPCODE = (5, 0x20, 0)
+KILLS = 3
+
+
+class Privileged:
+    """The process, and the helper's end of its socket; a context manager."""
+
+    def __init__(self):
+        self.sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            # pylint: disable-next=consider-using-with
+            self.process = subprocess.Popen([PROGRAM], stdin=theirs, stdout=subprocess.DEVNULL,
+                                            stderr=subprocess.PIPE, text=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.sock.close()
+        try:
+            self.process.wait(DEADLINE)
+        finally:
+            self.process.kill()
+            self.process.communicate()
+
+    def children(self):
+        """The processes that it has started: the one that serves, unless that has just ended."""
+        tasks = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(word) for word in tasks.read_text(encoding="ascii").split()]
+
+    def serving(self):
+        """The process that serves."""
+        wait_until(lambda: len(self.children()) == 1, "one process to serve")
+        return self.children()[0]
+
+    def ask(self):
+        """(status, (sense key, code, qualifier)) of a command; None: the process has died of it."""
+        mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        device = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            with mine, theirs:
+                socket.send_fds(self.sock, [REQUEST.pack(MAP, BY_PATHS, READ_KEYS, 255)],
+                                [device, theirs.fileno()])
+                theirs.close()
+                mine.settimeout(DEADLINE)
+                answer = mine.recv(16384)
+        finally:
+            os.close(device)
+        if not answer:
+            return None
+        sense = answer[4:]
+        return struct.unpack("=i", answer[:4])[0], (sense[2] & 0xf, sense[12], sense[13])
+
+
+def test_it_serves_again_after_it_was_killed():
+    """The next command is answered by another process, each time; and all of them end."""
+    with Privileged() as privileged:
+        assert privileged.ask() == (CHECK_CONDITION, INVALID_OPCODE)
+        seen = {privileged.process.pid}
+        for _ in range(KILLS):
+            pid = privileged.serving()
+            assert pid not in seen
+            seen.add(pid)
+            os.kill(pid, signal.SIGKILL)
+            wait_until(lambda pid=pid: pid not in privileged.children(), "the process to end")
+            assert privileged.ask() == (CHECK_CONDITION, INVALID_OPCODE)
+        privileged.sock.close()
+        assert privileged.process.wait(DEADLINE) == 0
+        assert privileged.process.stderr.read().count("ended by SIGKILL") == KILLS
+
+
+def test_it_ends_while_it_pauses():
+    """When the helper goes while no process serves, the parent does not stay."""
+    with Privileged() as privileged:
+        for _ in range(KILLS):
+            os.kill(privileged.serving(), signal.SIGKILL)
+        privileged.sock.close()
+        assert privileged.process.wait(DEADLINE) == 0
+
+
+def test_signals_do_not_end_it():
+    """Who ends a whole group of processes means the helper, which ends this one."""
+    with Privileged() as privileged:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            for pid in (privileged.serving(), privileged.process.pid):
+                os.kill(pid, number)
+        assert privileged.ask() == (CHECK_CONDITION, INVALID_OPCODE)
