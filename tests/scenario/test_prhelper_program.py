@@ -410,6 +410,8 @@ def test_end_with_half_a_request(workdir):
 def test_confinement(workdir):
     """Of root's privileges those that the back ends need are left, for ever."""
     with pr_rig.Helper("holdfast", workdir) as helper:
+        with helper.client():  # it listens first, and accepts when all is given up
+            pass
         raw_io = 1 << 17
         for key in ("CapEff", "CapPrm", "CapBnd"):
             assert int(helper.status(key), 16) == raw_io, key
