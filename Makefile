@@ -9,7 +9,7 @@ DESTDIR ?=
 help:
 	@echo 'make demo      build, and show a refusal on a real QEMU guest (nothing is installed)'
 	@echo 'make check     build, and run all tests'
-	@echo 'make bench     build, and measure beside stock virtlockd'
+	@echo 'make bench     build, and measure beside stock virtlockd and qemu-pr-helper'
 	@echo 'make build     build into $(BUILD)/'
 	@echo 'make install   install below $(PREFIX) (PREFIX=, DESTDIR=)'
 	@echo 'make clean     remove $(BUILD)/'
@@ -37,6 +37,7 @@ bench:
 	@echo 'Building into build-bench/ ...'
 	@ninja -C build-bench --quiet
 	@tests/bench/run --build build-bench $(BENCH_ARGS)
+	@tests/bench/pr-bench --build build-bench --output build-bench/bench $(PR_BENCH_ARGS)
 
 install: build
 	@meson configure $(BUILD) --prefix '$(PREFIX)'

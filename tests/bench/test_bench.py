@@ -49,3 +49,17 @@ def test_rows_by_name():
         f"native-{disks}" for disks in (1, 2, 16, 64)]
     wrong = run("--rows", "nativ")
     assert wrong.returncode != 0 and "no row is called nativ" in wrong.stderr
+
+
+def test_reservations(workdir):
+    """The bench of the reservation helpers measures both, and leaves a table and JSON."""
+    result = subprocess.run(
+        [sys.executable, "-B", RUN.with_name("pr-bench"), "--no-lab", "--rounds", "1", "--seconds", "0.1",
+         "--build", lock_rig.build_dir(), "--output", workdir], stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 0, result.stderr
+    assert (workdir / "reservations.txt").read_text(encoding="utf-8") == result.stdout
+    document = json.loads((workdir / "reservations.json").read_text(encoding="utf-8"))
+    for helper in ("stock", "holdfast"):
+        for connections in ("1", "4", "16"):
+            assert document["results"]["dispatch"][0][helper][connections]["n"] > 0
