@@ -17,6 +17,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -63,6 +64,18 @@ static long long closer_now_msec(void)
 
     clock_gettime(CLOCK_MONOTONIC, &now);
     return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
+}
+
+/* So that who ends a program by its name does not end this one with it. */
+static void closer_rename(void)
+{
+    static const char title[] = "holdfast-closer";
+
+    prctl(PR_SET_NAME, title);
+    if (closer.name && closer.name_len > sizeof(title)) {
+        memset(closer.name, 0, closer.name_len);
+        memcpy(closer.name, title, sizeof(title));
+    }
 }
 
 /* ---- in the watcher: when its parent has ended ------------------------------------------ */
@@ -133,10 +146,19 @@ int closer_mount(int fd)
     return n;
 }
 
+/* Asks the storage something before the first file is closed. Whoever else has these files, such as
+ * systemd's first process, closes them at leisure meanwhile: the last to close a file has to wait
+ * until its lock is given back, and with storage that hangs that must be us. */
 static void closer_close_on_mount(int fd, int mount)
 {
-    if (closer_mount(fd) == mount)
-        close(fd);
+    static int asked;
+    struct statfs unused;
+
+    if (closer_mount(fd) != mount)
+        return;
+    if (!asked++)
+        fstatfs(fd, &unused); /* no cache knows the answer */
+    close(fd);
 }
 
 /* The mounts that have a process, and how many of these are done; of whoever closes everything. */
@@ -158,6 +180,7 @@ static void closer_on_mount(int fd, int data)
         return;
     closer_mounts[closer_n_mounts++] = mount;
     if (syscall(SYS_clone, CLONE_FILES, NULL, NULL, NULL, NULL) == 0) {
+        closer_rename();
         closer_each(closer_open_list(), closer_close_on_mount, mount);
         if (closer_n_done)
             __atomic_fetch_add(closer_n_done, 1, __ATOMIC_RELEASE);
@@ -197,18 +220,6 @@ static void closer_on_signal(int number)
 {
     (void)number;
     closer_signalled = 1;
-}
-
-/* So that who ends a program by its name does not end this one with it. */
-static void closer_rename(void)
-{
-    static const char title[] = "holdfast-closer";
-
-    prctl(PR_SET_NAME, title);
-    if (closer.name && closer.name_len > sizeof(title)) {
-        memset(closer.name, 0, closer.name_len);
-        memcpy(closer.name, title, sizeof(title));
-    }
 }
 
 /* The signal tells the end of the thread that has made us. Only of the process's first thread is it

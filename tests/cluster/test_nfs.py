@@ -20,6 +20,7 @@ SPACE = f"{NFS}/locks"
 # Without its own storage's answer a caller has REQUEST_TIMEOUT; others need less than 1 s. The guests'
 # server never answers while it is cut off, so that anything below PATIENCE shows that nobody waits for it.
 SOON = 150.0
+ENDED_SOON = 80.0
 RECOVERED = 420.0       # what an NFS client may need after a boot of its server, beside busy cores
 
 
@@ -168,3 +169,23 @@ def test_another_host_is_told_who_holds(lab, nodes):
     assert elsewhere.acquire(disk, wait=LEASE * 10, timeout=LEASE * 10 + PATIENCE).code == 0
     print(f"the disk was free {time.monotonic() - begin:.0f} s after its holder's host lost power")
     assert nodes["systemd"].locks() == {disk: elsewhere.pid}
+
+
+@pytest.mark.parametrize("supervisor", ["keeper", "systemd"])
+def test_end_while_the_server_hangs(lab, nodes, supervisor):
+    """The daemon is ended for good, with locks on NFS and local ones: that takes no answer."""
+    node = nodes[supervisor]
+    held, local = f"{NFS}/{supervisor}-ended", f"/srv/{supervisor}-ended"
+    for disk in (held, local):
+        node.new_disk(disk)
+    vm, second = node.start_vm("web1"), node.start_vm("db1")
+    assert vm.acquire(held, local).code == 0
+
+    lab.h1.partition()
+    node.stop(ENDED_SOON)
+    node.start()
+    assert node.locks() == {}
+    assert second.acquire(local, timeout=SOON).code == 0
+
+    heal(lab, nodes)
+    assert answer(second, held) == 0

@@ -77,6 +77,14 @@ class Node:
                             " --config /etc/holdfast/holdfast.conf >>/tmp/holdfastd.log 2>&1")
         self.host.wait_for([self.command, "status"], PATIENCE)
 
+    def stop(self, timeout):
+        """End the daemon for good; it must have ended in that time."""
+        if self.systemd:
+            self.host.run("systemctl stop holdfastd.service", timeout)
+        else:
+            self.host.run("kill $(cat /run/holdfast/holdfast.sock.pid)")
+            self.host.wait_for("! pgrep -x 'holdfastd|holdfast-keeper'", timeout)
+
     def unwell(self):
         """The lockspaces that do not answer."""
         return [space["name"] for space in self.status()["lockspaces"] if space["health"] != "ok"]
