@@ -20,6 +20,11 @@ from waiting import wait_until
 FAILED = pytest.StashKey[bool]()
 
 
+def pytest_configure(config):
+    """Our own marks."""
+    config.addinivalue_line("markers", "long: takes minutes; not part of make check, see tests/run")
+
+
 def _forbid_skip(report):
     """In CI nothing may be missing: make a skip a failure."""
     if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("CI") == "true":

@@ -10,7 +10,7 @@ import pytest
 from lab import services
 from lab.fixtures import lab_for
 
-pytestmark = pytest.mark.xdist_group("lab-pr-multipath")
+pytestmark = [pytest.mark.xdist_group("lab-pr-multipath"), pytest.mark.long]
 
 LIB = Path(__file__).resolve().parents[1] / "lib"
 WRITER = Path(__file__).with_name("inside") / "pr_writer.py"
