@@ -309,7 +309,6 @@ static void adopt_find_strays(Engine *engine, GArray *strays)
 /* The strays on one mount, which one thread unlocks. */
 typedef struct Strays {
     GArray *fds;
-    pthread_t thread;
     gboolean running;
     gint late; /* atomic: the thread has come to its end, nobody waits for that any more: the second
                 * to say so has to clean up */
@@ -342,14 +341,13 @@ static void *adopt_unlock_strays(void *data)
     return NULL;
 }
 
-static void adopt_wait_for_strays(Strays *strays, const struct timespec *until)
+static void adopt_wait_for_strays(Strays *strays, gint64 until)
 {
-    if (strays->running &&
-        pthread_clockjoin_np(strays->thread, NULL, CLOCK_MONOTONIC, until) != 0) {
-        pthread_detach(strays->thread);
-        if (g_atomic_int_add(&strays->late, 1) == 0)
-            return; /* the thread does the rest */
-    }
+    while (strays->running && g_atomic_int_get(&strays->late) == 0 &&
+           g_get_monotonic_time() < until)
+        g_usleep(50);
+    if (strays->running && g_atomic_int_add(&strays->late, 1) == 0)
+        return; /* the thread does the rest */
     for (guint i = 0; i < strays->fds->len; i++)
         closer_close(g_array_index(strays->fds, int, i));
     adopt_strays_free(strays);
@@ -359,7 +357,9 @@ static void adopt_wait_for_strays(Strays *strays, const struct timespec *until)
 static void adopt_drop_strays(const GArray *all)
 {
     g_autoptr(GHashTable) mounts = g_hash_table_new(NULL, NULL); /* mount -> Strays */
-    struct timespec until;
+    pthread_attr_t detached;
+    pthread_t thread;
+    gint64 until;
     GHashTableIter iter;
     gpointer value;
 
@@ -375,17 +375,19 @@ static void adopt_drop_strays(const GArray *all)
         }
         g_array_append_val(strays->fds, fd);
     }
+    pthread_attr_init(&detached);
+    pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
     g_hash_table_iter_init(&iter, mounts);
     while (g_hash_table_iter_next(&iter, NULL, &value)) {
         Strays *strays = value;
 
-        strays->running = pthread_create(&strays->thread, NULL, adopt_unlock_strays, strays) == 0;
+        strays->running = pthread_create(&thread, &detached, adopt_unlock_strays, strays) == 0;
     }
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += ADOPT_STRAYS_SECONDS;
+    pthread_attr_destroy(&detached);
+    until = g_get_monotonic_time() + ADOPT_STRAYS_SECONDS * G_USEC_PER_SEC;
     g_hash_table_iter_init(&iter, mounts);
     while (g_hash_table_iter_next(&iter, NULL, &value))
-        adopt_wait_for_strays(value, &until);
+        adopt_wait_for_strays(value, until);
 }
 
 /* The parsed ledger is as large as the table. To free it takes longer than to answer those who have
