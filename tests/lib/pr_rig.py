@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """A persistent-reservation helper, stock or ours, at a socket in a test's own directory."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -41,7 +42,8 @@ os.execv(program, sys.argv[2:])
 
 def activate(helper, listener, *arguments, number=1):
     """Start a helper that gets the socket as systemd would hand it over, so many times."""
-    spare = os.dup2(listener.fileno(), 50)  # out of the way of 3 and 4
+    # out of the way of 3 and 4, and a number that nobody has, a thread of the test's included
+    spare = fcntl.fcntl(listener.fileno(), fcntl.F_DUPFD_CLOEXEC, 50)
     try:
         return subprocess.Popen(
             [sys.executable, "-c", ACTIVATE, str(number), binary(helper), *arguments],
