@@ -124,13 +124,11 @@ static void iso_check(ImageCheck *check)
                  ISO_MAX_DESCRIPTORS);
 }
 
-static const char *const iso_beside[] = {"mbr", "gpt", NULL};
-
 const ImageFormat image_iso = {
     .name = "iso",
     .title = "an ISO 9660 or UDF file system",
     .also = IMAGE_ALSO_ISO,
     .recognise = iso_recognise,
     .check = iso_check,
-    .beside = iso_beside,
+    .beside = image_partitions,
 };

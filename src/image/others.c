@@ -33,23 +33,6 @@ static bool dmg_recognise(const ImageSample *sample)
     return false;
 }
 
-const ImageFormat image_bochs = {
-    .name = "bochs",
-    .title = "a Bochs disk",
-    .also = IMAGE_ALSO_BOCHS,
-    .recognise = bochs_recognise,
-};
-
-const ImageFormat image_cloop = {
-    .name = "cloop",
-    .title = "a compressed loop file",
-    .also = IMAGE_ALSO_CLOOP,
-    .recognise = cloop_recognise,
-};
-
-const ImageFormat image_dmg = {
-    .name = "dmg",
-    .title = "an Apple disk image",
-    .also = IMAGE_ALSO_DMG,
-    .recognise = dmg_recognise,
-};
+IMAGE_RECOGNISED_ONLY(bochs, "a Bochs disk", IMAGE_ALSO_BOCHS);
+IMAGE_RECOGNISED_ONLY(cloop, "a compressed loop file", IMAGE_ALSO_CLOOP);
+IMAGE_RECOGNISED_ONLY(dmg, "an Apple disk image", IMAGE_ALSO_DMG);

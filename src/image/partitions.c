@@ -21,16 +21,7 @@ static bool gpt_recognise(const ImageSample *sample)
            image_sample_ends(sample, 512, "EFI PART", 8);
 }
 
-const ImageFormat image_mbr = {
-    .name = "mbr",
-    .title = "a disk with an MBR or a boot sector",
-    .also = IMAGE_ALSO_PARTITIONS,
-    .recognise = mbr_recognise,
-};
+IMAGE_RECOGNISED_ONLY(mbr, "a disk with an MBR or a boot sector", IMAGE_ALSO_PARTITIONS);
+IMAGE_RECOGNISED_ONLY(gpt, "a disk with a GPT", IMAGE_ALSO_PARTITIONS);
 
-const ImageFormat image_gpt = {
-    .name = "gpt",
-    .title = "a disk with a GPT",
-    .also = IMAGE_ALSO_PARTITIONS,
-    .recognise = gpt_recognise,
-};
+const char *const image_partitions[] = {"mbr", "gpt", NULL};

@@ -11,11 +11,9 @@ static void raw_check(ImageCheck *check)
     image_set_size(check, IMAGE_NO_OFFSET, (check->size + 511) & ~(uint64_t)511);
 }
 
-static const char *const raw_beside[] = {"mbr", "gpt", NULL};
-
 const ImageFormat image_raw = {
     .name = "raw",
     .title = "a raw disk",
     .check = raw_check,
-    .beside = raw_beside,
+    .beside = image_partitions,
 };

@@ -367,8 +367,6 @@ static void vhd_check(ImageCheck *check)
         vhd_check_fixed(check, odd ? odd : VHD_FOOTER);
 }
 
-static const char *const vhd_beside[] = {"mbr", "gpt", NULL};
-
 const ImageFormat image_vhd = {
     .name = "vhd",
     .alias = "vpc",
@@ -376,5 +374,5 @@ const ImageFormat image_vhd = {
     .also = IMAGE_ALSO_VHD,
     .recognise = vhd_recognise,
     .check = vhd_check,
-    .beside = vhd_beside,
+    .beside = image_partitions,
 };
