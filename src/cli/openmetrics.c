@@ -80,6 +80,15 @@ static void openmetrics_gauge(GString *out, const char *name, const char *unit, 
     openmetrics_number(out, number);
 }
 
+/* What is known of a thing, as a label's value: the sample itself is always 1. */
+static void openmetrics_info(GString *out, const char *name, const char *help, const char *label,
+                             const char *value)
+{
+    openmetrics_family(out, name, "gauge", NULL, help);
+    openmetrics_name(out, name, label, value, NULL);
+    openmetrics_number(out, 1);
+}
+
 /* A counter without labels: its sample has the ending that a family's name must not have. */
 static void openmetrics_counter(GString *out, const char *name, const char *help, gint64 number)
 {
@@ -99,11 +108,8 @@ static gint64 openmetrics_time(const char *time)
 
 static void openmetrics_daemon(GString *out, CliJson *report)
 {
-    openmetrics_family(out, "holdfast_build_info", "gauge", NULL,
-                       "Always 1; the version is the daemon's.");
-    openmetrics_name(out, "holdfast_build_info", "version", cli_json_string(report, "version"),
-                     NULL);
-    openmetrics_number(out, 1);
+    openmetrics_info(out, "holdfast_build_info", "Always 1; the version is the daemon's.",
+                     "version", cli_json_string(report, "version"));
     openmetrics_family(out, "holdfast_start_time_seconds", "gauge", "seconds",
                        "When the daemon started, since 1970. All counters begin then.");
     openmetrics_name(out, "holdfast_start_time_seconds", NULL);
@@ -138,11 +144,9 @@ static void openmetrics_notices(GString *out, CliJson *notices)
 
 static void openmetrics_vault(GString *out, CliJson *vault)
 {
-    openmetrics_family(out, "holdfast_vault_info", "gauge", NULL,
-                       "Always 1; who keeps locks while the daemon is not there.");
-    openmetrics_name(out, "holdfast_vault_info", "supervisor", cli_json_string(vault, "supervisor"),
-                     NULL);
-    openmetrics_number(out, 1);
+    openmetrics_info(out, "holdfast_vault_info",
+                     "Always 1; who keeps locks while the daemon is not there.", "supervisor",
+                     cli_json_string(vault, "supervisor"));
     openmetrics_gauge(out, "holdfast_vault_descriptors", NULL, "Descriptors that it keeps.",
                       cli_json_int(vault, "descriptors"));
     openmetrics_gauge(out, "holdfast_ledger_bytes", "bytes",
