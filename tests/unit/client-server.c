@@ -60,25 +60,13 @@ void reply_to(int fd, const char *line, const char *member, const char *value)
     send_line(fd, text);
 }
 
-/* Greets, and answers everything with `value`. */
-gboolean serve_returns(Server *server, int fd, const char *value)
+gboolean serve(Server *server, int fd, const char *member, const char *value)
 {
     const char *line;
 
     send_line(fd, GREETING);
     while ((line = get_line(server, fd)))
-        reply_to(fd, line, "return", value);
-    return FALSE;
-}
-
-/* Greets, and answers everything with an error. */
-gboolean serve_error(Server *server, int fd, const char *value)
-{
-    const char *line;
-
-    send_line(fd, GREETING);
-    while ((line = get_line(server, fd)))
-        reply_to(fd, line, "error", value);
+        reply_to(fd, line, member, value);
     return FALSE;
 }
 
@@ -186,7 +174,16 @@ void assert_command(hf_client *client, const char *command, const char *expected
     free(reply);
 }
 
+void assert_command_fails(hf_client *client, const char *command, const char *arguments,
+                          hf_code code, const char *part)
+{
+    g_autoptr(hf_error) error = NULL;
+
+    g_assert_null(hf_command(client, command, arguments, &error));
+    assert_error(error, code, part);
+}
+
 gboolean script_greet(Server *server, int fd, int index G_GNUC_UNUSED)
 {
-    return serve_returns(server, fd, "{}");
+    return serve(server, fd, "return", "{}");
 }

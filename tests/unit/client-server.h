@@ -34,10 +34,8 @@ void send_line(int fd, const char *text);
 const char *get_line(Server *server, int fd);
 long line_id(const char *line);
 void reply_to(int fd, const char *line, const char *member, const char *value);
-/* Greets, and answers everything with `value`. */
-gboolean serve_returns(Server *server, int fd, const char *value);
-/* Greets, and answers everything with an error. */
-gboolean serve_error(Server *server, int fd, const char *value);
+/* Greets, and answers everything with `value` in `member`, "return" or "error". Returns FALSE. */
+gboolean serve(Server *server, int fd, const char *member, const char *value);
 /* A whole script: greets, and answers everything with {}. */
 gboolean script_greet(Server *server, int fd, int index G_GNUC_UNUSED);
 
@@ -64,3 +62,6 @@ void assert_error(const hf_error *error, hf_code code, const char *part);
 /* The next event has `expected` in it; NULL: there is none within that time. */
 void assert_event(hf_client *client, int timeout_ms, const char *expected);
 void assert_command(hf_client *client, const char *command, const char *expected);
+/* The command fails with that code, and the part in the error's message. */
+void assert_command_fails(hf_client *client, const char *command, const char *arguments,
+                          hf_code code, const char *part);

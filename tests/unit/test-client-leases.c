@@ -16,7 +16,7 @@
 
 static gboolean script_leases(Server *server, int fd, int index G_GNUC_UNUSED)
 {
-    return serve_returns(server, fd, "{\"leases\":[" LEASE_1 "," LEASE_2 "]}");
+    return serve(server, fd, "return", "{\"leases\":[" LEASE_1 "," LEASE_2 "]}");
 }
 
 static hf_request *sample_request(void)
@@ -138,7 +138,7 @@ static gboolean script_not_held(Server *server, int fd, int index)
         get_line(server, fd);
         return TRUE;
     }
-    return serve_error(server, fd, "{\"class\":\"NotHeld\",\"desc\":\"not held\"}");
+    return serve(server, fd, "error", "{\"class\":\"NotHeld\",\"desc\":\"not held\"}");
 }
 
 /* The reply to a release got lost; repeated, it finds nothing to release: that is success. Found
@@ -199,7 +199,7 @@ static const char *leases_reply; /* what script_bad_leases returns */
 
 static gboolean script_bad_leases(Server *server, int fd, int index G_GNUC_UNUSED)
 {
-    return serve_returns(server, fd, leases_reply);
+    return serve(server, fd, "return", leases_reply);
 }
 
 static void test_leases_bad(void)

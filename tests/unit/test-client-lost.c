@@ -10,7 +10,7 @@
 static gboolean script_lost_twice(Server *server, int fd, int index)
 {
     if (index == 2)
-        return serve_returns(server, fd, "{\"leases\":[]}");
+        return serve(server, fd, "return", "{\"leases\":[]}");
     send_line(fd, GREETING);
     get_line(server, fd);
     if (index == 1)
@@ -43,10 +43,8 @@ static void test_repeat_ends(void)
 {
     g_autoptr(Server) server = server_start(script_always_lost);
     g_autoptr(hf_client) client = must_connect(server);
-    g_autoptr(hf_error) error = NULL;
 
-    g_assert_null(hf_command(client, "x", NULL, &error));
-    assert_error(error, HF_ERR_CONNECTION, "closed the connection");
+    assert_command_fails(client, "x", NULL, HF_ERR_CONNECTION, "closed the connection");
     hf_disconnect(g_steal_pointer(&client));
     server_join(server);
     g_assert_cmpuint(server->lines->len, ==, 4);
@@ -55,7 +53,7 @@ static void test_repeat_ends(void)
 static gboolean script_restart(Server *server, int fd, int index)
 {
     if (index == 1)
-        return serve_returns(server, fd, "{}");
+        return serve(server, fd, "return", "{}");
     send_line(fd, GREETING);
     get_line(server, fd);
     /* Stopped, and started again a little later: what systemctl restart looks like. */
@@ -90,11 +88,10 @@ static void test_gone(void)
 {
     g_autoptr(Server) server = server_start(script_gone);
     g_autoptr(hf_client) client = must_connect(server);
-    g_autoptr(hf_error) error = NULL;
     gint64 start = g_get_monotonic_time();
 
-    g_assert_null(hf_command(client, "x", "{\"timeout\":1}", &error));
-    assert_error(error, HF_ERR_CONNECTION, "no Holdfast daemon listens on");
+    assert_command_fails(client, "x", "{\"timeout\":1}", HF_ERR_CONNECTION,
+                         "no Holdfast daemon listens on");
     g_assert_cmpint(g_get_monotonic_time() - start, <, 4 * G_USEC_PER_SEC);
     g_thread_join(g_steal_pointer(&server->thread));
     server->listener = -1;
@@ -112,11 +109,10 @@ static void test_silence(void)
 {
     g_autoptr(Server) server = server_start(script_silent);
     g_autoptr(hf_client) client = must_connect(server);
-    g_autoptr(hf_error) error = NULL;
     gint64 start = g_get_monotonic_time();
 
-    g_assert_null(hf_command(client, "acquire", "{\"timeout\":100}", &error));
-    assert_error(error, HF_ERR_CONNECTION, "has not answered \"acquire\" in time");
+    assert_command_fails(client, "acquire", "{\"timeout\":100}", HF_ERR_CONNECTION,
+                         "has not answered \"acquire\" in time");
     g_assert_cmpint(g_get_monotonic_time() - start, >=, 100000);
     g_assert_cmpint(g_get_monotonic_time() - start, <, 6 * G_USEC_PER_SEC);
     /* A late reply must not be taken for the next one's. */
@@ -137,10 +133,8 @@ static void test_trickle(void)
 {
     g_autoptr(Server) server = server_start(script_trickle);
     g_autoptr(hf_client) client = must_connect(server);
-    g_autoptr(hf_error) error = NULL;
 
-    g_assert_null(hf_command(client, "acquire", "{\"timeout\":1}", &error));
-    assert_error(error, HF_ERR_CONNECTION, "in time");
+    assert_command_fails(client, "acquire", "{\"timeout\":1}", HF_ERR_CONNECTION, "in time");
 }
 
 static gboolean script_event_flood(Server *server, int fd, int index G_GNUC_UNUSED)
@@ -156,10 +150,8 @@ static void test_event_flood(void)
 {
     g_autoptr(Server) server = server_start(script_event_flood);
     g_autoptr(hf_client) client = must_connect(server);
-    g_autoptr(hf_error) error = NULL;
 
-    g_assert_null(hf_command(client, "acquire", "{\"timeout\":1}", &error));
-    assert_error(error, HF_ERR_CONNECTION, "in time");
+    assert_command_fails(client, "acquire", "{\"timeout\":1}", HF_ERR_CONNECTION, "in time");
 }
 
 int main(int argc, char **argv)

@@ -7,20 +7,18 @@
 
 static gboolean script_echo(Server *server, int fd, int index G_GNUC_UNUSED)
 {
-    return serve_returns(server, fd, "{\"a/b\":[1,\"\\u00e4\"],\"n\":null}");
+    return serve(server, fd, "return", "{\"a/b\":[1,\"\\u00e4\"],\"n\":null}");
 }
 
 static void test_command(void)
 {
     g_autoptr(Server) server = server_start(script_echo);
-    g_autoptr(hf_error) error = NULL;
     hf_client *client = must_connect(server);
     char *reply = hf_command(client, "query-x", "{\"pid\": 1}", NULL);
 
     g_assert_cmpstr(reply, ==, "{\"a/b\":[1,\"ä\"],\"n\":null}");
     free(reply);
-    g_assert_null(hf_command(client, "query-x", "[1]", &error));
-    assert_error(error, HF_ERR_INVALID_ARGUMENT, "not a JSON object");
+    assert_command_fails(client, "query-x", "[1]", HF_ERR_INVALID_ARGUMENT, "not a JSON object");
     g_assert_null(hf_command(client, "query-x", "{} {}", NULL));
     g_assert_null(hf_command(client, "query-x", "", NULL));
     g_assert_null(hf_command(client, "query-x", "{\"a\":", NULL));
@@ -54,13 +52,11 @@ static void test_command_too_long(void)
 {
     g_autoptr(Server) server = server_start(script_greet);
     g_autoptr(hf_client) client = must_connect(server);
-    g_autoptr(hf_error) error = NULL;
     g_autofree char *filler = g_strnfill(1024 * 1024 - 20, 'x');
     g_autofree char *arguments = g_strdup_printf("{\"a\":\"%s\"}", filler);
     int fd = hf_fd(client);
 
-    g_assert_null(hf_command(client, "c", arguments, &error));
-    assert_error(error, HF_ERR_INVALID_ARGUMENT, "bytes long");
+    assert_command_fails(client, "c", arguments, HF_ERR_INVALID_ARGUMENT, "bytes long");
     /* Nothing was sent, and the connection is as good as before. */
     g_assert_cmpint(hf_fd(client), ==, fd);
     free(hf_command(client, "c", NULL, NULL));
@@ -136,13 +132,11 @@ static void test_replies_bad(void)
     for (gsize i = 0; i < G_N_ELEMENTS(cases); i++) {
         g_autoptr(Server) server = NULL;
         g_autoptr(hf_client) client = NULL;
-        g_autoptr(hf_error) error = NULL;
 
         bad_reply = cases[i].says;
         server = server_start(script_bad_reply);
         client = must_connect(server);
-        g_assert_null(hf_command(client, "query-x", NULL, &error));
-        assert_error(error, HF_ERR_CONNECTION, cases[i].part);
+        assert_command_fails(client, "query-x", NULL, HF_ERR_CONNECTION, cases[i].part);
     }
 }
 
@@ -161,10 +155,8 @@ static void test_reply_nul(void)
 {
     g_autoptr(Server) server = server_start(script_nul);
     g_autoptr(hf_client) client = must_connect(server);
-    g_autoptr(hf_error) error = NULL;
 
-    g_assert_null(hf_command(client, "x", NULL, &error));
-    assert_error(error, HF_ERR_CONNECTION, "is not a Holdfast daemon");
+    assert_command_fails(client, "x", NULL, HF_ERR_CONNECTION, "is not a Holdfast daemon");
 }
 
 /* A line without an end: refused at 16 MiB. One of 12 MiB is long, and fine. */
@@ -191,14 +183,12 @@ static void test_reply_long(void)
 {
     g_autoptr(Server) server = server_start(script_long);
     g_autoptr(hf_client) client = must_connect(server);
-    g_autoptr(hf_error) error = NULL;
     char *reply = hf_command(client, "x", NULL, NULL);
 
     g_assert_nonnull(reply);
     g_assert_cmpuint(strlen(reply), ==, (12 << 20) + 2);
     free(reply);
-    g_assert_null(hf_command(client, "x", NULL, &error));
-    assert_error(error, HF_ERR_CONNECTION, "a line of more than 16 MiB");
+    assert_command_fails(client, "x", NULL, HF_ERR_CONNECTION, "a line of more than 16 MiB");
     g_assert_cmpint(hf_fd(client), ==, -1);
 }
 
@@ -208,7 +198,7 @@ static const char *error_text; /* what script_error answers */
 
 static gboolean script_error(Server *server, int fd, int index G_GNUC_UNUSED)
 {
-    return serve_error(server, fd, error_text);
+    return serve(server, fd, "error", error_text);
 }
 
 static void test_errors(void)
@@ -273,10 +263,8 @@ static void test_error_without_id(void)
 {
     g_autoptr(Server) server = server_start(script_error_without_id);
     g_autoptr(hf_client) client = must_connect(server);
-    g_autoptr(hf_error) error = NULL;
 
-    g_assert_null(hf_command(client, "x", NULL, &error));
-    assert_error(error, HF_ERR_INVALID_SYNTAX, "too long");
+    assert_command_fails(client, "x", NULL, HF_ERR_INVALID_SYNTAX, "too long");
 }
 
 int main(int argc, char **argv)
