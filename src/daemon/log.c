@@ -6,12 +6,12 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <syslog.h>
 #include <systemd/sd-journal.h>
 #include <unistd.h>
 
 #include "core/holder.h"
+#include "journal.h"
 
 typedef struct LogOutput {
     SettingsLogKind kind;
@@ -134,25 +134,13 @@ void log_close(void)
     g_log_set_default_handler(g_log_default_handler, NULL);
 }
 
-/* Standard error is the journal's (systemd.exec(5)): it takes priorities when spoken to directly.
- */
-static gboolean log_to_journal(void)
-{
-    const char *stream = g_getenv("JOURNAL_STREAM");
-    unsigned long long device, inode;
-    struct stat st;
-
-    return stream && sscanf(stream, "%llu:%llu", &device, &inode) == 2 &&
-           fstat(STDERR_FILENO, &st) == 0 && st.st_dev == device && st.st_ino == inode;
-}
-
 gboolean log_open(const Settings *settings, const char *program, gboolean background,
                   char **ret_error)
 {
     const SettingsLogOutput usual = {.level = SETTINGS_LOG_DEBUG,
-                                     .kind = background         ? SETTINGS_LOG_SYSLOG
-                                             : log_to_journal() ? SETTINGS_LOG_JOURNALD
-                                                                : SETTINGS_LOG_STDERR};
+                                     .kind = background             ? SETTINGS_LOG_SYSLOG
+                                             : journal_has_stderr() ? SETTINGS_LOG_JOURNALD
+                                                                    : SETTINGS_LOG_STDERR};
 
     log_close();
     log_outputs = g_array_new(FALSE, FALSE, sizeof(LogOutput));

@@ -3,10 +3,9 @@
 #include "log.h"
 
 #include <stdio.h>
-#include <string.h>
-#include <sys/stat.h>
 #include <syslog.h>
-#include <unistd.h>
+
+#include "daemon/journal.h"
 
 static struct {
     const char *program;
@@ -44,23 +43,12 @@ static void log_handler(const char *domain, GLogLevelFlags flags, const char *me
         fprintf(stderr, "%s: %s\n", logging.program, message);
 }
 
-/* Standard error is the journal's (systemd.exec(5)). */
-static gboolean log_is_journal(void)
-{
-    const char *stream = g_getenv("JOURNAL_STREAM");
-    unsigned long long device, inode;
-    struct stat st;
-
-    return stream && sscanf(stream, "%llu:%llu", &device, &inode) == 2 &&
-           fstat(STDERR_FILENO, &st) == 0 && st.st_dev == device && st.st_ino == inode;
-}
-
 void pr_log_open(const char *program, PrLogLevel level, gboolean background)
 {
     logging.program = program;
     logging.level = level;
     logging.background = background;
-    logging.to_journal = log_is_journal();
+    logging.to_journal = journal_has_stderr();
     if (background)
         openlog(program, LOG_PID | LOG_NDELAY, LOG_DAEMON);
     g_log_set_default_handler(log_handler, NULL);
