@@ -64,7 +64,7 @@ static void mpath_read(const PrConfig *config, const PrCommand *command, PrReply
     pr_sg_execute(command->fd, command->cdb, NULL, command->length, TRUE, reply);
     if (mpath_is_path_failure(reply))
         pr_worker_execute(MPATH_MAP, MPATH_USE_PATHS, command, reply);
-    if (command->action == PR_IN_REPORT_CAPABILITIES && reply->status == PR_STATUS_GOOD &&
+    if (command->action == SPC_IN_CAPABILITIES && reply->status == PR_STATUS_GOOD &&
         reply->size >= 6 && (reply->data[3] & 0x80))
         reply->data[4] &= (uint8_t) ~(CAPABILITY_WE | CAPABILITY_EA);
 }

@@ -142,20 +142,20 @@ static void policy_refuse_sense(PrDecision *decision, PrSense sense, char *reaso
 
 static gboolean policy_is_preempt(const PrCommand *command)
 {
-    return command->action == PR_OUT_PREEMPT || command->action == PR_OUT_PREEMPT_AND_ABORT;
+    return command->action == SPC_OUT_PREEMPT || command->action == SPC_OUT_PREEMPT_ABORT;
 }
 
 static gboolean policy_is_register(const PrCommand *command)
 {
-    return command->action == PR_OUT_REGISTER || command->action == PR_OUT_REGISTER_AND_IGNORE ||
-           command->action == PR_OUT_REGISTER_AND_MOVE;
+    return command->action == SPC_OUT_REGISTER || command->action == SPC_OUT_REGISTER_IGNORE ||
+           command->action == SPC_OUT_REGISTER_MOVE;
 }
 
 /* The keys of a command that is for somebody under `rule`. */
 static void policy_decide_keys(const PrRule *rule, const PrCommand *command, PrDecision *decision)
 {
     const PrOutParameters *parameters = &command->parameters;
-    gboolean speaks = command->action != PR_OUT_REGISTER_AND_IGNORE && parameters->key != 0;
+    gboolean speaks = command->action != SPC_OUT_REGISTER_IGNORE && parameters->key != 0;
 
     if (speaks && !pr_rule_has_key(rule, parameters->key))
         policy_refuse(decision, PR_STATUS_RESERVATION_CONFLICT, (PrSense){0},
@@ -184,7 +184,7 @@ static void policy_decide_out(const PrRule *rule, const PrCommand *command, PrDe
     if (!command->has_parameters)
         policy_refuse_sense(decision, PR_SENSE_INVALID_FIELD_IN_PARAMETERS,
                             g_strdup("the command cannot be understood, and rules apply to it"));
-    else if (command->action == PR_OUT_CLEAR && !rule->clear)
+    else if (command->action == SPC_OUT_CLEAR && !rule->clear)
         policy_refuse_sense(decision, PR_SENSE_ACCESS_DENIED,
                             g_strdup_printf("this VM must not clear reservations, line %u of "
                                             "pr_rules",
@@ -321,9 +321,9 @@ void pr_policy_note(PrPolicy *policy, const PrCommand *command, const PrReply *r
         command->peer->pidfd < 0)
         return;
     lun = policy_lun(command->device);
-    leaves = command->action == PR_OUT_CLEAR ||
-             (command->action == PR_OUT_REGISTER_AND_MOVE && command->parameters.unregister) ||
-             (policy_is_register(command) && command->action != PR_OUT_REGISTER_AND_MOVE &&
+    leaves = command->action == SPC_OUT_CLEAR ||
+             (command->action == SPC_OUT_REGISTER_MOVE && command->parameters.unregister) ||
+             (policy_is_register(command) && command->action != SPC_OUT_REGISTER_MOVE &&
               command->parameters.service_key == 0);
     pthread_mutex_lock(&policy->mutex);
     if (leaves) {

@@ -23,6 +23,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "prhelper/spc-in.h"
+
 G_BEGIN_DECLS
 
 /* ---- sizes of the protocol (docs/interop of QEMU: pr-helper) ----------------------------- */
@@ -46,27 +48,6 @@ typedef enum PrStatus {
     PR_STATUS_TASK_SET_FULL = 0x28,
     PR_STATUS_TASK_ABORTED = 0x40,
 } PrStatus;
-
-/** A service action of PERSISTENT RESERVE OUT (CDB byte 1, bits 0 to 4). */
-typedef enum PrOutAction {
-    PR_OUT_REGISTER = 0,
-    PR_OUT_RESERVE = 1,
-    PR_OUT_RELEASE = 2,
-    PR_OUT_CLEAR = 3,
-    PR_OUT_PREEMPT = 4,
-    PR_OUT_PREEMPT_AND_ABORT = 5,
-    PR_OUT_REGISTER_AND_IGNORE = 6,
-    PR_OUT_REGISTER_AND_MOVE = 7,
-    PR_OUT_REPLACE_LOST_RESERVATION = 8,
-} PrOutAction;
-
-/** A service action of PERSISTENT RESERVE IN. */
-typedef enum PrInAction {
-    PR_IN_READ_KEYS = 0,
-    PR_IN_READ_RESERVATION = 1,
-    PR_IN_REPORT_CAPABILITIES = 2,
-    PR_IN_READ_FULL_STATUS = 3,
-} PrInAction;
 
 /** What a CHECK CONDITION says: sense key, additional sense code and its qualifier. */
 typedef struct PrSense {
@@ -155,7 +136,7 @@ typedef struct PrOutParameters {
 typedef struct PrCommand {
     uint8_t cdb[PR_CDB_BYTES];
     uint8_t opcode;  /**< PR_OPCODE_IN or PR_OPCODE_OUT, nothing else gets here */
-    uint8_t action;  /**< PrOutAction or PrInAction, or a number that is neither */
+    uint8_t action;  /**< SpcOutAction or SpcInAction, or a number that is neither */
     uint8_t scope;   /**< OUT: CDB byte 2, high half */
     uint8_t type;    /**< OUT: CDB byte 2, low half: 1 WE, 3 EA, 5 WERO, 6 EARO, 7 WEAR, 8 EAAR */
     uint16_t length; /**< CDB bytes 7 and 8: allocation length (IN), parameter list length (OUT) */

@@ -30,7 +30,7 @@ static void test_wire_cdb(void)
 
     g_assert_true(pr_wire_read_cdb(out, &command));
     g_assert_cmpint(command.opcode, ==, PR_OPCODE_OUT);
-    g_assert_cmpint(command.action, ==, PR_OUT_PREEMPT); /* the high bits are reserved */
+    g_assert_cmpint(command.action, ==, SPC_OUT_PREEMPT); /* the high bits are reserved */
     g_assert_cmpint(command.scope, ==, 3);
     g_assert_cmpint(command.type, ==, 5);
     g_assert_cmpint(command.length, ==, 0x118); /* bytes 7 and 8 alone */
@@ -38,7 +38,7 @@ static void test_wire_cdb(void)
     g_assert_cmpint(command.fd, ==, -1);
 
     g_assert_true(pr_wire_read_cdb(in, &command));
-    g_assert_cmpint(command.action, ==, PR_IN_READ_FULL_STATUS);
+    g_assert_cmpint(command.action, ==, SPC_IN_FULL_STATUS);
     g_assert_cmpint(command.length, ==, PR_DATA_BYTES);
     g_assert_cmpuint(pr_wire_parameters(&command), ==, 0);
     in[8] = 1; /* one more than there may be */
