@@ -1,29 +1,17 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The native protocol's codec: every argument in every wrong form, the limits of a line, and
- * replies that are JSON and UTF-8 whatever they tell of.
+ * What the native protocol's codec reads: every argument in every wrong form, the limits of a line,
+ * and that whatever arrives gets a reply. What replies say is in test-native-encode.c.
  */
-#include "protocol/native.h"
-
 #include <string.h>
 
 #include "mutate.h"
+#include "native-line.h"
 
-#define UUID "4dea22b3-1d52-d8f3-2516-782e98ab3fa0"
 #define ACQUIRE (NATIVE_OWNER | NATIVE_WANTS | NATIVE_TIMEOUT)
 #define RELEASE (NATIVE_OWNER_PID | NATIVE_WANTS | NATIVE_TIMEOUT)
 #define QUERY_DISK (NATIVE_SUBJECT | NATIVE_TIMEOUT)
 #define MOST (NATIVE_OWNER | NATIVE_WANTS | NATIVE_TIMEOUT | NATIVE_FILTER | NATIVE_EVENTS)
-
-/* Parses a line that has to be good. */
-static void parse(const char *line, NativeRequest *request)
-{
-    Fault *fault = NULL;
-    gboolean good = native_parse_request(line, strlen(line), request, &fault);
-
-    g_assert_cmpstr(fault ? fault->message : NULL, ==, NULL);
-    g_assert_true(good);
-}
 
 /* The arguments, which have to be good. */
 static NativeArguments *arguments_of(const char *json, guint takes)
@@ -422,181 +410,6 @@ static void test_wrong_arguments(void)
     }
 }
 
-/* ---- replies --------------------------------------------------------------------------- */
-
-/* What was encoded, decoded by another program's rules: one line, UTF-8, one object. */
-static json_object *assert_line(const char *line)
-{
-    json_object *object;
-
-    g_assert_true(g_str_has_suffix(line, "\n"));
-    g_assert_true(strchr(line, '\n') == line + strlen(line) - 1);
-    g_assert_true(g_utf8_validate(line, -1, NULL));
-    object = json_tokener_parse(line);
-    g_assert_true(json_object_is_type(object, json_type_object));
-    return object;
-}
-
-/* The text of the member at a path of keys that are separated by blanks. */
-static const char *member(json_object *object, const char *path)
-{
-    g_auto(GStrv) keys = g_strsplit(path, " ", -1);
-
-    for (char **key = keys; *key; key++)
-        g_assert_true(json_object_object_get_ex(object, *key, &object));
-    return object ? json_object_get_string(object) : NULL;
-}
-
-static void test_encode_return(void)
-{
-    NativeRequest request;
-    g_autofree char *line = NULL;
-    g_autofree char *without = NULL;
-
-    parse("{\"execute\":\"x\",\"id\":{\"n\":[1,\"\\u00e4\\n/\"]}}", &request);
-    line = native_encode_return(&request, json_object_new_object());
-    g_assert_cmpstr(line, ==, "{\"return\":{},\"id\":{\"n\":[1,\"\xc3\xa4\\n/\"]}}\n");
-    native_request_clear(&request);
-    parse("{\"execute\":\"x\",\"id\":null}", &request);
-    without = native_encode_return(&request, json_object_new_object());
-    g_assert_cmpstr(without, ==, "{\"return\":{},\"id\":null}\n");
-    native_request_clear(&request);
-}
-
-static Fault *busy_fault(void)
-{
-    const struct hf_holder facts = {.disk = "/srv/a.img",
-                                    .name = "web1",
-                                    .uuid = UUID,
-                                    .host = "n3",
-                                    .pid = 4711,
-                                    .since_usec = 1770000000123456,
-                                    .mode = HF_MODE_SHARED};
-    Fault *fault = fault_new(HF_ERR_BUSY, 16, "held");
-
-    fault->disk = g_strdup("/srv/a.img");
-    fault->driver = g_strdup("lockd");
-    fault->space = g_strdup("");
-    fault->key = g_strdup("/srv/a.img");
-    fault->mode = HF_MODE_EXCLUSIVE;
-    g_ptr_array_add(fault->holders, holder_new(&facts, HOLDER_FROM_RECORD));
-    return fault;
-}
-
-static void test_encode_busy(void)
-{
-    static const char *const expected[][2] = {
-        {"error class", "Busy"},           {"error desc", "held"},
-        {"error data disk", "/srv/a.img"}, {"error data driver", "lockd"},
-        {"error data lockspace", ""},      {"error data key", "/srv/a.img"},
-        {"error data mode", "exclusive"},
-    };
-    static const char *const of_holder[][2] = {
-        {"disk", "/srv/a.img"}, {"name", "web1"},     {"uuid", UUID},
-        {"pid", "4711"},        {"host", "n3"},       {"since", "2026-02-02T02:40:00.123456Z"},
-        {"mode", "shared"},     {"source", "record"},
-    };
-    const NativeRequest request = {0};
-    g_autoptr(Fault) fault = busy_fault();
-    g_autofree char *line = native_encode_error(&request, fault);
-    json_object *object = assert_line(line), *holders;
-
-    for (size_t i = 0; i < G_N_ELEMENTS(expected); i++)
-        g_assert_cmpstr(member(object, expected[i][0]), ==, expected[i][1]);
-    holders = json_object_object_get(
-        json_object_object_get(json_object_object_get(object, "error"), "data"), "holders");
-    g_assert_cmpuint(json_object_array_length(holders), ==, 1);
-    for (size_t i = 0; i < G_N_ELEMENTS(of_holder); i++)
-        g_assert_cmpstr(member(json_object_array_get_idx(holders, 0), of_holder[i][0]), ==,
-                        of_holder[i][1]);
-    json_object_put(object);
-}
-
-/* What is not known is null, not left out. */
-static void test_encode_unknown_holder(void)
-{
-    static const char *const members[] = {"disk", "name", "uuid", "pid", "host", "since"};
-    const struct hf_holder facts = {.mode = HF_MODE_EXCLUSIVE};
-    g_autoptr(Holder) holder = holder_new(&facts, HOLDER_FROM_KERNEL);
-    json_object *object = native_holder(holder), *value;
-
-    for (size_t i = 0; i < G_N_ELEMENTS(members); i++) {
-        g_assert_true(json_object_object_get_ex(object, members[i], &value));
-        g_assert_null(value);
-    }
-    g_assert_cmpstr(member(object, "source"), ==, "kernel");
-    json_object_put(object);
-}
-
-/* Names of guests and files may be of any bytes. */
-static void test_encode_any_bytes(void)
-{
-    const NativeRequest request = {0};
-    g_autoptr(Fault) fault = fault_new(HF_ERR_STORAGE, 5, "bad \xff\xc0\xaf \n \x01 \"");
-    g_autofree char *line = NULL;
-    json_object *object;
-
-    fault->disk = g_strdup("/srv/\xff\n.img");
-    fault->key = g_strdup("\xed\xa0\x80");
-    line = native_encode_error(&request, fault);
-    object = assert_line(line);
-    g_assert_cmpstr(member(object, "error data errno"), ==, "5");
-    json_object_put(object);
-}
-
-static void test_encode_greeting(void)
-{
-    g_autofree char *line = native_encode_greeting("0.1.0", "n3", 812, TRUE);
-    g_autofree char *read = native_encode_greeting("0.1.0", "n3", 812, FALSE);
-
-    g_assert_cmpstr(
-        line, ==,
-        "{\"holdfast\":{\"version\":\"0.1.0\",\"protocol\":1,\"host\":\"n3\",\"pid\":812,"
-        "\"access\":\"full\"}}\n");
-    g_assert_nonnull(strstr(read, "\"access\":\"read\""));
-}
-
-static void test_encode_event(void)
-{
-    g_autoptr(Owner) owner = owner_new("web1", UUID, NULL, 4711, 1);
-    g_autofree char *line = NULL;
-
-    owner->state = OWNER_STOPPING;
-    line = native_encode_event("OWNER_STOPPING", native_owner(owner, "n3"), 1770000000123456);
-    g_assert_cmpstr(line, ==,
-                    "{\"event\":\"OWNER_STOPPING\",\"data\":{\"name\":\"web1\",\"uuid\":\"" UUID
-                    "\","
-                    "\"uri\":null,\"pid\":4711,\"host\":\"n3\",\"state\":\"stopping\"},"
-                    "\"timestamp\":\"2026-02-02T02:40:00.123456Z\"}\n");
-}
-
-static void test_encode_lease(void)
-{
-    static const Driver driver = {.api = {.name = "lockd"}};
-    const Resource resource = {&driver, (char *)"/d", (char *)"k"};
-    g_autoptr(Owner) owner = owner_new("web1", NULL, NULL, 4711, 1);
-    Lease *lease = lease_new(owner, NULL, HF_MODE_READONLY, 1770000000123456);
-    json_object *object, *disk;
-
-    lease_add_part(lease, &resource, NULL);
-    lease_add_claim(lease, "file:8:1:4711");
-    object = native_lease(lease, "n3");
-    g_assert_true(json_object_object_get_ex(object, "disk", &disk));
-    g_assert_null(disk);
-    g_assert_cmpstr(member(object, "driver"), ==, "lockd");
-    g_assert_cmpstr(member(object, "lockspace"), ==, "/d");
-    g_assert_cmpstr(member(object, "key"), ==, "k");
-    g_assert_cmpstr(member(object, "mode"), ==, "readonly");
-    g_assert_cmpstr(member(object, "since"), ==, "2026-02-02T02:40:00.123456Z");
-    g_assert_cmpstr(json_object_to_json_string_ext(json_object_object_get(object, "claims"),
-                                                   JSON_C_TO_STRING_PLAIN),
-                    ==, "[\"file:8:1:4711\"]");
-    g_assert_cmpstr(member(object, "owner name"), ==, "web1");
-    g_assert_cmpstr(member(object, "owner state"), ==, "running");
-    json_object_put(object);
-    lease_free(lease);
-}
-
 /* ---- at random ------------------------------------------------------------------------- */
 
 /* Whatever arrives, there is a request or a fault, and the reply is one line of UTF-8. */
@@ -656,13 +469,6 @@ int main(int argc, char **argv)
     g_test_add_func("/native/acquire-arguments", test_acquire_arguments);
     g_test_add_func("/native/other-arguments", test_other_arguments);
     g_test_add_func("/native/wrong-arguments", test_wrong_arguments);
-    g_test_add_func("/native/encode-return", test_encode_return);
-    g_test_add_func("/native/encode-busy", test_encode_busy);
-    g_test_add_func("/native/encode-unknown-holder", test_encode_unknown_holder);
-    g_test_add_func("/native/encode-any-bytes", test_encode_any_bytes);
-    g_test_add_func("/native/encode-greeting", test_encode_greeting);
-    g_test_add_func("/native/encode-event", test_encode_event);
-    g_test_add_func("/native/encode-lease", test_encode_lease);
     g_test_add_func("/native/random", test_random);
     return g_test_run();
 }
