@@ -183,6 +183,15 @@ void assert_command_fails(hf_client *client, const char *command, const char *ar
     assert_error(error, code, part);
 }
 
+void assert_fails_with(Script script, const char *command, const char *arguments, hf_code code,
+                       const char *part)
+{
+    g_autoptr(Server) server = server_start(script);
+    g_autoptr(hf_client) client = must_connect(server);
+
+    assert_command_fails(client, command, arguments, code, part);
+}
+
 gboolean script_greet(Server *server, int fd, int index G_GNUC_UNUSED)
 {
     return serve(server, fd, "return", "{}");

@@ -65,3 +65,6 @@ void assert_command(hf_client *client, const char *command, const char *expected
 /* The command fails with that code, and the part in the error's message. */
 void assert_command_fails(hf_client *client, const char *command, const char *arguments,
                           hf_code code, const char *part);
+/* The same against a server of its own, which follows `script`. */
+void assert_fails_with(Script script, const char *command, const char *arguments, hf_code code,
+                       const char *part);

@@ -131,10 +131,7 @@ static gboolean script_trickle(Server *server, int fd, int index G_GNUC_UNUSED)
 
 static void test_trickle(void)
 {
-    g_autoptr(Server) server = server_start(script_trickle);
-    g_autoptr(hf_client) client = must_connect(server);
-
-    assert_command_fails(client, "acquire", "{\"timeout\":1}", HF_ERR_CONNECTION, "in time");
+    assert_fails_with(script_trickle, "acquire", "{\"timeout\":1}", HF_ERR_CONNECTION, "in time");
 }
 
 static gboolean script_event_flood(Server *server, int fd, int index G_GNUC_UNUSED)
@@ -148,10 +145,8 @@ static gboolean script_event_flood(Server *server, int fd, int index G_GNUC_UNUS
 
 static void test_event_flood(void)
 {
-    g_autoptr(Server) server = server_start(script_event_flood);
-    g_autoptr(hf_client) client = must_connect(server);
-
-    assert_command_fails(client, "acquire", "{\"timeout\":1}", HF_ERR_CONNECTION, "in time");
+    assert_fails_with(script_event_flood, "acquire", "{\"timeout\":1}", HF_ERR_CONNECTION,
+                      "in time");
 }
 
 int main(int argc, char **argv)

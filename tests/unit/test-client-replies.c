@@ -130,13 +130,8 @@ static void test_replies_bad(void)
     };
 
     for (gsize i = 0; i < G_N_ELEMENTS(cases); i++) {
-        g_autoptr(Server) server = NULL;
-        g_autoptr(hf_client) client = NULL;
-
         bad_reply = cases[i].says;
-        server = server_start(script_bad_reply);
-        client = must_connect(server);
-        assert_command_fails(client, "query-x", NULL, HF_ERR_CONNECTION, cases[i].part);
+        assert_fails_with(script_bad_reply, "query-x", NULL, HF_ERR_CONNECTION, cases[i].part);
     }
 }
 
@@ -153,10 +148,7 @@ static gboolean script_nul(Server *server, int fd, int index G_GNUC_UNUSED)
 
 static void test_reply_nul(void)
 {
-    g_autoptr(Server) server = server_start(script_nul);
-    g_autoptr(hf_client) client = must_connect(server);
-
-    assert_command_fails(client, "x", NULL, HF_ERR_CONNECTION, "is not a Holdfast daemon");
+    assert_fails_with(script_nul, "x", NULL, HF_ERR_CONNECTION, "is not a Holdfast daemon");
 }
 
 /* A line without an end: refused at 16 MiB. One of 12 MiB is long, and fine. */
@@ -261,10 +253,7 @@ static gboolean script_error_without_id(Server *server, int fd, int index G_GNUC
 
 static void test_error_without_id(void)
 {
-    g_autoptr(Server) server = server_start(script_error_without_id);
-    g_autoptr(hf_client) client = must_connect(server);
-
-    assert_command_fails(client, "x", NULL, HF_ERR_INVALID_SYNTAX, "too long");
+    assert_fails_with(script_error_without_id, "x", NULL, HF_ERR_INVALID_SYNTAX, "too long");
 }
 
 int main(int argc, char **argv)
