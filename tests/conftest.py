@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -139,11 +140,8 @@ def _locked(directory):
 @pytest.fixture(scope="session", name="rig_pool")
 def fixture_rig_pool(session_workdir):
     """The rigs that tests share."""
-    pool = RigPool(session_workdir)
-    try:
+    with closing(RigPool(session_workdir)) as pool:
         yield pool
-    finally:
-        pool.close()
 
 
 @pytest.fixture(name="rig")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import lock_rig
 import sandbox
+from closing import Closing
 from waiting import wait_until
 
 NATIVE_SOCKET = "/run/holdfast/holdfast.sock"
@@ -115,7 +116,7 @@ class Rig(lock_rig.LockRig):
             self.sandbox.kill(pid, signal.SIGCONT)
 
 
-class Stage:
+class Stage(Closing):
     """The daemons under test, each started when it is first needed; a context manager."""
 
     def __init__(self, directory):
@@ -123,10 +124,8 @@ class Stage:
         self.rigs = {}
         self.made = 0
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
+    def close(self):
+        """End all of them."""
         for rig in self.rigs.values():
             rig.close()
 

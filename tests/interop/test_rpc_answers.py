@@ -4,7 +4,7 @@
 import errno
 
 import pytest
-from lock_rig import LockRig, missing
+from lock_rig import LockRig, lend
 from lock_table import held_locks
 from virtlockd_wire import (AUTOCREATE, SHARED, STATUS_ERROR, TYPE_REPLY, Code, Domain, Frame,
                             Procedure, RemoteError, xdr_uint)
@@ -15,10 +15,7 @@ UNKNOWN_FLAG = 0x40
 @pytest.fixture(name="rig")
 def fixture_rig(lock_daemon, workdir):
     """A lock daemon."""
-    reason = missing(lock_daemon)
-    if reason:
-        pytest.skip(reason)
-    with LockRig(lock_daemon, workdir / "rig") as rig:
+    with lend(LockRig, lock_daemon, workdir / "rig") as rig:
         yield rig
 
 

@@ -16,7 +16,7 @@ from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
-from lock_rig import missing
+from lock_rig import lend
 from lock_table import held_locks
 from native import raise_descriptor_limit
 from stock_rig import MortalRig, StockIsRight, fails_on_stock, resource_payload, send_only
@@ -30,10 +30,7 @@ PAIRS = 500
 @pytest.fixture(name="rig")
 def fixture_rig(lock_daemon, workdir):
     """A lock daemon."""
-    reason = missing(lock_daemon)
-    if reason:
-        pytest.skip(reason)
-    with MortalRig(lock_daemon, workdir / "rig") as rig:
+    with lend(MortalRig, lock_daemon, workdir / "rig") as rig:
         yield rig
 
 
@@ -87,8 +84,21 @@ def name_with_dot(image):
     return f"{image.parent}/./{image.name}", ""
 
 
-ALIASES = pytest.mark.parametrize("alias", [name_in_lockspace, name_hard_link, name_symlink,
-                                            name_with_dot])
+@pytest.fixture(name="alias", params=[name_in_lockspace, name_hard_link, name_symlink,
+                                      name_with_dot])
+def fixture_alias(request, image):
+    """A second name of the disk, as (name, lockspace)."""
+    return request.param(image)
+
+
+@pytest.fixture(name="second")
+def fixture_second(rig, image, alias):
+    """Another client that knows the alias's lockspace, while a first one holds the disk."""
+    with rig.owner("first") as (first, _), rig.owner("second") as (second, _):
+        first.acquire(str(image))
+        if alias[1]:
+            second.create_lockspace(alias[1])
+        yield second
 
 
 def is_refused(client, name, path=""):
@@ -122,30 +132,18 @@ def test_one_name(rig, image):
         assert held_locks(image) == ["WRITE"]
 
 
-@ALIASES
-def test_two_names(rig, image, alias):
+def test_two_names(rig, second, alias):
     """A disk that is held under one name is not granted under another."""
-    name, path = alias(image)
-    with rig.owner("first") as (first, _), rig.owner("second") as (second, _):
-        first.acquire(str(image))
-        if path:
-            second.create_lockspace(path)
-        with fails_on_stock(rig, AssertionError):
-            assert is_refused(second, name, path), "granted twice"
+    with fails_on_stock(rig, AssertionError):
+        assert is_refused(second, *alias), "granted twice"
 
 
-@ALIASES
-def test_two_names_released(rig, image, alias):
+def test_two_names_released(rig, second, alias, image):
     """Whatever happens under a second name, the first holder's lock stays."""
-    name, path = alias(image)
-    with rig.owner("first") as (first, _), rig.owner("second") as (second, _):
-        first.acquire(str(image))
-        if path:
-            second.create_lockspace(path)
-        if not is_refused(second, name, path):
-            second.release(name, path)
-        with fails_on_stock(rig, AssertionError):
-            assert held_locks(image) == ["WRITE"], "the first holder's lock is gone"
+    if not is_refused(second, *alias):
+        second.release(*alias)
+    with fails_on_stock(rig, AssertionError):
+        assert held_locks(image) == ["WRITE"], "the first holder's lock is gone"
 
 
 # ---- death and new beginning ---------------------------------------------------------------------
@@ -353,10 +351,7 @@ def test_file_system_that_hangs(rig, slow, image, procedure):
 
 def test_idle_time_out(workdir, lock_daemon, image):
     """With -t the daemon does not end while something is locked, connection or not."""
-    reason = missing(lock_daemon)
-    if reason:
-        pytest.skip(reason)
-    with MortalRig(lock_daemon, workdir / "rig", arguments=("-t", "1")) as rig:
+    with lend(MortalRig, lock_daemon, workdir / "rig", arguments=("-t", "1")) as rig:
         owner = rig.sandbox.spawn("sleep", "infinity")
         with rig.connect() as client:
             client.register(owner)

@@ -9,14 +9,13 @@ separated by NULs; then `i` with standard input, ended by an empty one. The agen
 """
 
 import socket
-import struct
 import threading
 import time
 from dataclasses import dataclass, field
 
 from .errors import NoContact
+from .guest.agent import receive, send
 
-HEAD = struct.Struct("!cI")
 CONTACT_LIMIT = 90.0    # an idle agent greets within 0.2 s; this is for 20 busy processes on two cores
 
 
@@ -64,30 +63,16 @@ class Call:
         except OSError as error:
             raise NoContact(f"no contact: {error}") from error
         try:
-            if self._frame(sock)[0] != b"h":
+            if receive(sock)[0] != b"h":
                 raise NoContact("no contact: that is no agent")
         except (OSError, EOFError) as error:
             sock.close()
             raise NoContact("no contact: the guest's agent does not greet") from error
         return sock
 
-    @staticmethod
-    def _exactly(sock, size):
-        data = b""
-        while len(data) < size:
-            more = sock.recv(size - len(data))
-            if not more:
-                raise EOFError
-            data += more
-        return data
-
-    def _frame(self, sock):
-        letter, size = HEAD.unpack(self._exactly(sock, HEAD.size))
-        return letter, self._exactly(sock, size)
-
     def _send(self, letter, data):
         try:
-            self.sock.sendall(HEAD.pack(letter, len(data)) + data)
+            send(self.sock, letter, data)
         except OSError:
             self.lost = True
 
@@ -106,7 +91,7 @@ class Call:
                 return False
             self.sock.settimeout(left)
             try:
-                self._take(*self._frame(self.sock))
+                self._take(*receive(self.sock))
             except TimeoutError:
                 return False
             except (OSError, EOFError):

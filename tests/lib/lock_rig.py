@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 import sandbox
+from closing import Closing
 from lock_table import held_locks
 from virtlockd_wire import SHARED
 from waiting import wait_until
@@ -45,6 +47,16 @@ def missing(daemon, *programs, root=False):
     return "not root" if root and os.geteuid() else None
 
 
+@contextmanager
+def lend(kind, daemon, directory, **options):
+    """For a fixture or a test: a rig of this kind, or a skip that names what is missing."""
+    reason = missing(daemon)
+    if reason:
+        pytest.skip(reason)
+    with kind(daemon, directory, **options) as rig:
+        yield rig
+
+
 @dataclass(frozen=True)
 class Holder:
     """Who holds a lock, as a refusal should tell it."""
@@ -62,7 +74,7 @@ class Holder:
         assert re.search(rf"\b{self.pid}\b", text), f"no pid {self.pid} in the refusal: {text}"
 
 
-class LockRig:
+class LockRig(Closing):
     """A lock daemon in a sandbox; a context manager."""
 
     cover = ("/run", "/etc/libvirt", "/var/lib/libvirt", "/var/log/libvirt", "/var/cache/libvirt")
@@ -81,12 +93,6 @@ class LockRig:
         except BaseException:
             self.sandbox.close()
             raise
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
 
     def set_up(self):
         """Bring up what belongs to the rig."""

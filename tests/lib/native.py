@@ -19,8 +19,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import lock_rig
+import pytest
 import stream
 import virtlockd_wire
+from closing import Closing
 from waiting import wait_until
 
 PROTOCOL = 1
@@ -46,7 +48,7 @@ class Refused(Exception):
         self.data = error["data"]
 
 
-class Client:
+class Client(Closing):
     """One connection to the native socket; a context manager."""
 
     def __init__(self, sock):
@@ -59,12 +61,6 @@ class Client:
         except BaseException:
             sock.close()
             raise
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
 
     def close(self):
         """Close the connection."""
@@ -403,6 +399,20 @@ class Daemons:
         """What all of them have logged, the ends of it."""
         return "\n".join(f"--- {daemon.log_path}\n{daemon.log()[-8000:]}" for daemon in self.made
                          if daemon.log_path.exists())
+
+
+def lend(kind, workdir, *programs):
+    """For a fixture: daemons of a kind that needs these programs of ours."""
+    for program in programs:
+        if not os.access(lock_rig.build_dir() / program, os.X_OK):
+            pytest.skip(f"{program} is not built")
+    daemons = kind(workdir)
+    try:
+        yield daemons
+        daemons.finish()
+    finally:
+        print(daemons.logs())
+        daemons.close()
 
 
 @functools.cache

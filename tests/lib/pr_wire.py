@@ -6,6 +6,9 @@ import socket
 import struct
 from dataclasses import dataclass
 
+import stream
+from closing import Closing
+
 GOOD, CHECK_CONDITION, BUSY, RESERVATION_CONFLICT = 0x00, 0x02, 0x08, 0x18
 READ_KEYS, READ_RESERVATION, REPORT_CAPABILITIES, READ_FULL_STATUS = range(4)
 (REGISTER, RESERVE, RELEASE, CLEAR, PREEMPT, PREEMPT_AND_ABORT, REGISTER_AND_IGNORE,
@@ -70,14 +73,13 @@ class Closed(Exception):
     """The helper has closed the connection."""
 
 
-class PrClient:
+class PrClient(Closing):
     """One connection to a helper; a context manager."""
 
     def __init__(self, path, timeout=TIMEOUT, greet=True):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(timeout)
+        self.sock = stream.connect(path, timeout)
+        self.stream = stream.Stream(self.sock)
         try:
-            self.sock.connect(str(path))
             if greet:
                 self.features = self.receive(4)
                 self.sock.sendall(bytes(4))
@@ -85,28 +87,16 @@ class PrClient:
             self.sock.close()
             raise
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-
     def close(self):
         """End the connection, whatever is under way."""
         self.sock.close()
 
     def receive(self, length):
         """Exactly so many bytes."""
-        data = b""
-        while len(data) < length:
-            try:
-                block = self.sock.recv(length - len(data))
-            except ConnectionResetError:
-                block = b""
-            if not block:
-                raise Closed(f"closed after {len(data)} of {length} bytes")
-            data += block
-        return data
+        try:
+            return self.stream.take(length)
+        except (EOFError, ConnectionResetError) as error:
+            raise Closed(f"closed before {length} bytes had come") from error
 
     def send(self, data, *fds):
         """Bytes with descriptors; the helper may have closed the connection already."""

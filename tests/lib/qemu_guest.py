@@ -14,6 +14,7 @@ from pathlib import Path
 from queue import Empty, Queue
 
 import lock_rig
+from closing import Closing
 from pr_wire import Answer
 
 SENSE_BYTES = 96
@@ -25,7 +26,7 @@ def program():
     return lock_rig.build_dir() / "tests/guest/scsi-guest.elf"
 
 
-class QemuGuest:
+class QemuGuest(Closing):
     """A booted guest with one scsi-block disk and a helper for its reservations; a context manager."""
 
     def __init__(self, directory, disk, helper_socket, user="nobody"):
@@ -50,16 +51,10 @@ class QemuGuest:
         try:
             assert self.hear() == "ready"
         except BaseException:
-            self.end()
+            self.close()
             raise
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.end()
-
-    def end(self):
+    def close(self):
         """Switch the power off."""
         self.process.kill()
         self.process.wait(PATIENCE)

@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import virtlockd_wire
+from closing import Closing
 from waiting import wait_until
 
 INIT = Path(__file__).with_name("sandbox_init.py")
@@ -36,7 +37,7 @@ def possible():
                           check=False).returncode == 0
 
 
-class Sandbox:
+class Sandbox(Closing):
     """Namespaces with a first process that starts others; a context manager."""
 
     def __init__(self, hostname="sandbox", cover=("/run",), without=("/sys/fs/cgroup",)):
@@ -57,12 +58,6 @@ class Sandbox:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
 
     def close(self):
         """End the sandbox with every process in it."""

@@ -8,7 +8,7 @@ A test file imports the fixture.
 import os
 import shutil
 import signal
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -77,11 +77,8 @@ def lend(kind, workdir):
             pytest.skip(f"{program} is not installed")
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
         pytest.skip("no /dev/fuse")
-    slow = kind(workdir)
-    try:
+    with closing(kind(workdir)) as slow:
         yield slow
-    finally:
-        slow.close()
 
 
 @pytest.fixture(name="slow")

@@ -101,16 +101,7 @@ class KeptDaemons(native.Daemons):
 @pytest.fixture(name="start_daemon")
 def fixture_start_daemon(workdir):
     """Starts daemons under keepers: start_daemon(name, setting=value, ...)."""
-    for program in ("holdfastd", "holdfast-keeper"):
-        if not os.access(native.lock_rig.build_dir() / program, os.X_OK):
-            pytest.skip(f"{program} is not built")
-    daemons = KeptDaemons(workdir)
-    try:
-        yield daemons
-        daemons.finish()
-    finally:
-        print(daemons.logs())
-        daemons.close()
+    yield from native.lend(KeptDaemons, workdir, "holdfastd", "holdfast-keeper")
 
 
 class Guest(Vm):

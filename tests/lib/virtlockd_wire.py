@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 import stream
+from closing import Closing
 
 PROGRAM = 0x0EA7BEEF
 VERSION = 1
@@ -172,19 +173,13 @@ def xdr_string(text):
     return xdr_uint(len(data)) + data + bytes(-len(data) % 4)
 
 
-class Client:
+class Client(Closing):
     """One connection to a lock daemon."""
 
     def __init__(self, sock):
         self.sock = sock
         self.stream = stream.Stream(sock)
         self.serials = itertools.count(1)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
 
     def close(self):
         """Close the connection; a daemon then frees what it alone kept."""

@@ -1,25 +1,14 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Fixtures of the scenarios: private daemons, and processes that play virtual machines."""
 
-import os
-
-import lock_rig
 import pytest
-from native import Daemons, Vm
+from native import Daemons, Vm, lend
 
 
 @pytest.fixture(name="start_daemon")
 def fixture_start_daemon(workdir):
     """Starts daemons: start_daemon(name, setting=value, ...)."""
-    if not os.access(lock_rig.build_dir() / "holdfastd", os.X_OK):
-        pytest.skip("holdfastd is not built")
-    daemons = Daemons(workdir)
-    try:
-        yield daemons
-        daemons.finish()
-    finally:
-        print(daemons.logs())
-        daemons.close()
+    yield from lend(Daemons, workdir, "holdfastd")
 
 
 @pytest.fixture(name="daemon")
@@ -60,6 +49,15 @@ def fixture_vm(start_vm):
 def fixture_other_vm(start_vm):
     """Another process that can own leases."""
     return start_vm("db1")
+
+
+@pytest.fixture(name="lockspace")
+def fixture_lockspace(workdir):
+    """A directory for lock files, with the file k."""
+    path = workdir / "lockspace"
+    path.mkdir()
+    (path / "k").touch()
+    return path
 
 
 @pytest.fixture(name="image")

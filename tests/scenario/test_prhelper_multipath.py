@@ -15,6 +15,7 @@ from pathlib import Path
 import lock_rig
 import pr_rig
 import pytest
+from closing import Closing
 from waiting import DEADLINE, wait_until
 
 PROGRAM = lock_rig.build_dir() / "holdfast-pr-multipath"
@@ -31,7 +32,7 @@ INVALID_OPCODE = (5, 0x20, 0)
 KILLS = 3
 
 
-class Privileged:
+class Privileged(Closing):
     """The process, and the helper's end of its socket; a context manager."""
 
     def __init__(self):
@@ -41,10 +42,8 @@ class Privileged:
             self.process = subprocess.Popen([PROGRAM], stdin=theirs, stdout=subprocess.DEVNULL,
                                             stderr=subprocess.PIPE, text=True)
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
+    def close(self):
+        """End the process."""
         self.sock.close()
         try:
             self.process.wait(DEADLINE)

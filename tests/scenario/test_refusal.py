@@ -119,15 +119,6 @@ def test_unknown_locker(client, vm, image):
 # ---- another host --------------------------------------------------------------------------------
 
 
-@pytest.fixture(name="lockspace")
-def fixture_lockspace(workdir):
-    """A directory that two hosts share, with a lease file."""
-    path = workdir / "lockspace"
-    path.mkdir()
-    (path / "k").touch()
-    return path
-
-
 @pytest.fixture(name="hosts")
 def fixture_hosts(start_daemon, workdir):
     """Two hosts with a directory for lock files in common."""

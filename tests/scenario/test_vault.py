@@ -43,40 +43,32 @@ def stored(daemon):
         return client.call("query-status")["vault"]["descriptors"]
 
 
-@pytest.fixture(name="space")
-def fixture_space(workdir):
-    """A directory for lock files, with one that is there for good."""
-    space = workdir / "files"
-    space.mkdir()
-    (space / "there").touch()
-    return space
-
-
 @pytest.fixture(name="hold")
-def fixture_hold(daemon, start_vm, new_image, space):
+def fixture_hold(daemon, start_vm, new_image, lockspace):
     """Takes leases of every kind: hold() gives files and what nobody may get of them."""
     def hold():
         one, two, three = (start_vm(name) for name in ("one", "two", "three"))
         own, both, rpc, twice = map(new_image, ("own", "both", "rpc", "twice"))
         with daemon.client() as client:
-            client.acquire(one, own, (both, "shared"), leases=[(space, "there")])
+            client.acquire(one, own, (both, "shared"), leases=[(lockspace, "k")])
             client.acquire(two, (both, "shared"))
         with daemon.peer() as peer:
             peer.register(three.pid, three.name, uuids.UUID(three.uuid))
-            peer.create_lockspace(str(space))
+            peer.create_lockspace(str(lockspace))
             peer.acquire(str(rpc))
-            peer.acquire("made", str(space), AUTOCREATE)
-            peer.acquire("joint", str(space), AUTOCREATE | SHARED)
+            peer.acquire("made", str(lockspace), AUTOCREATE)
+            peer.acquire("joint", str(lockspace), AUTOCREATE | SHARED)
             peer.acquire(str(twice), flags=SHARED)
             peer.acquire(str(twice), flags=SHARED)
         return one, two, three, {
             own: NOTHING, both: NOTHING_EXCLUSIVE, rpc: NOTHING, twice: NOTHING_EXCLUSIVE,
-            space / "there": NOTHING, space / "made": NOTHING, space / "joint": NOTHING_EXCLUSIVE}
+            lockspace / "k": NOTHING, lockspace / "made": NOTHING,
+            lockspace / "joint": NOTHING_EXCLUSIVE}
     return hold
 
 
 @CRASH
-def test_next_daemon_has_all(daemon, hold, workdir, start_vm, space, end):
+def test_next_daemon_has_all(daemon, hold, workdir, start_vm, lockspace, end):
     """After one end of the daemon and another, the next one has every lease, and gives it back."""
     one, two, three, files = hold()
     with daemon.client() as client:
@@ -104,14 +96,14 @@ def test_next_daemon_has_all(daemon, hold, workdir, start_vm, space, end):
             assert (told["pid"], told["name"], told["uuid"]) == (
                 holder.pid, holder.name, holder.uuid)
         peer.register(three.pid, three.name, uuids.UUID(three.uuid))
-        peer.create_lockspace(str(space))
-        peer.release("made", str(space))
-        peer.release("joint", str(space))
+        peer.create_lockspace(str(lockspace))
+        peer.release("made", str(lockspace))
+        peer.release("joint", str(lockspace))
         peer.release(str(rpc))
         peer.release(str(twice))
         assert held_locks(twice) == ["READ"], "it was acquired twice and released once"
         peer.release(str(twice))
-        assert os.listdir(space) == ["there"], "what was made for a lock goes with it"
+        assert os.listdir(lockspace) == ["k"], "what was made for a lock goes with it"
         assert client.release(one) == 3
         assert client.release(two, both) == 1
         assert client.leases() == []
@@ -141,24 +133,24 @@ def test_counted_lock_after_the_end(daemon, vm, image, end):
     assert held_locks(image) == []
 
 
-def test_lockspace_needs_no_new_introduction(daemon, vm, space):
+def test_lockspace_needs_no_new_introduction(daemon, vm, lockspace):
     """libvirt names a lockspace once, when it starts: the next daemon knows it all the same."""
     with daemon.peer() as peer:
         peer.register(vm.pid, vm.name, uuids.UUID(vm.uuid))
-        peer.create_lockspace(str(space))
-        peer.acquire("made", str(space), AUTOCREATE)
+        peer.create_lockspace(str(lockspace))
+        peer.acquire("made", str(lockspace), AUTOCREATE)
     daemon.crash()
     with daemon.peer() as peer:
         peer.register(vm.pid, vm.name, uuids.UUID(vm.uuid))
-        peer.acquire("more", str(space), AUTOCREATE)
-        peer.release("made", str(space))
-        peer.release("more", str(space))
-    assert os.listdir(space) == ["there"]
+        peer.acquire("more", str(lockspace), AUTOCREATE)
+        peer.release("made", str(lockspace))
+        peer.release("more", str(lockspace))
+    assert os.listdir(lockspace) == ["k"]
     daemon.crash()
     with daemon.peer() as peer:
         peer.register(vm.pid, vm.name, uuids.UUID(vm.uuid))
-        peer.acquire("made", str(space), AUTOCREATE)
-        peer.release("made", str(space))
+        peer.acquire("made", str(lockspace), AUTOCREATE)
+        peer.release("made", str(lockspace))
 
 
 def test_guest_is_left_alone(daemon, start_guest, image):
@@ -175,16 +167,16 @@ def test_guest_is_left_alone(daemon, start_guest, image):
 
 
 @pytest.mark.parametrize("reaped", [True, False], ids=["reaped", "zombie"])
-def test_owner_ends_meanwhile(daemon, vm, other_vm, new_image, space, reaped):
+def test_owner_ends_meanwhile(daemon, vm, other_vm, new_image, lockspace, reaped):
     """What an owner held who ended while no daemon was there is released by the next one."""
     image, theirs = new_image("a"), new_image("b")
     with daemon.client() as client:
-        client.acquire(vm, image, leases=[(space, "there")])
+        client.acquire(vm, image, leases=[(lockspace, "k")])
         client.acquire(other_vm, theirs)
     with daemon.peer() as peer:
         peer.register(vm.pid, vm.name, uuids.UUID(vm.uuid))
-        peer.create_lockspace(str(space))
-        peer.acquire("made", str(space), AUTOCREATE)
+        peer.create_lockspace(str(lockspace))
+        peer.acquire("made", str(lockspace), AUTOCREATE)
     daemon.kill_frozen()
     if reaped:
         vm.end()
@@ -195,32 +187,32 @@ def test_owner_ends_meanwhile(daemon, vm, other_vm, new_image, space, reaped):
     with daemon.client() as client:
         wait_until(lambda: len(client.leases()) == 1, "the leases to be released")
         assert client.leases()[0]["owner"]["pid"] == other_vm.pid
-        assert held_locks(image) == held_locks(space / "there") == []
+        assert held_locks(image) == held_locks(lockspace / "k") == []
         assert held_locks(theirs) == ["WRITE"]
-        assert os.listdir(space) == ["there"]
+        assert os.listdir(lockspace) == ["k"]
         client.acquire(other_vm, image)
 
 
 @pytest.mark.parametrize("how", ["removed", "replaced"])
-def test_lock_file_goes_meanwhile(daemon, vm, image, space, how):
+def test_lock_file_goes_meanwhile(daemon, vm, image, lockspace, how):
     """A lock file that somebody removed or replaced is no lock any more: that is an alarm."""
     with daemon.client() as client:
-        client.acquire(vm, image, leases=[(space, "there")])
+        client.acquire(vm, image, leases=[(lockspace, "k")])
     daemon.kill_frozen()
-    (space / "there").unlink()
+    (lockspace / "k").unlink()
     if how == "replaced":
-        (space / "there").touch()
+        (lockspace / "k").touch()
     daemon.thaw()
     with daemon.client() as client:
         wait_until(lambda: len(client.leases()) == 1, "the lost lease to be dropped")
         assert client.leases()[0]["disk"] == str(image)
         assert vm.name in daemon.log() and str(vm.pid) in daemon.log()
         assert "is lost" in daemon.log()
-        assert "there" in daemon.log() and "removed or replaced" in daemon.log()
+        assert f"lock file 'k' in '{lockspace}' was removed or replaced" in daemon.log()
         assert is_alive(vm.pid)
         if how == "replaced":
-            assert held_locks(space / "there") == []
-            client.acquire(vm, leases=[(space, "there")])
+            assert held_locks(lockspace / "k") == []
+            client.acquire(vm, leases=[(lockspace, "k")])
 
 
 def damage_torn(path):
