@@ -74,8 +74,8 @@ static json_object *report_one_space(const MetricsSpace *space, const ReportSpac
 {
     json_object *object = json_object_new_object();
 
-    json_object_object_add(object, "name", native_string(space->label));
-    json_object_object_add(object, "driver", native_string(space->driver->api.name));
+    json_object_object_add(object, "name", native_string(space->name.text));
+    json_object_object_add(object, "driver", native_string(space->name.driver->api.name));
     json_object_object_add(object, "leases", report_leases(now));
     report_add(object, "granted", space->granted);
     report_add(object, "refused", space->refused);

@@ -7,40 +7,27 @@
 
 const guint64 metrics_bounds_usec[METRICS_N_BOUNDS] = {METRICS_BOUNDS_USEC};
 
-/* The key of a lookup; its strings are borrowed then, and owned in the table. */
-typedef struct MetricsName {
-    const Driver *driver;
-    char *lane;
-} MetricsName;
-
 static guint metrics_name_hash(gconstpointer data)
 {
     const MetricsName *name = data;
 
-    return g_str_hash(name->lane) ^ g_direct_hash(name->driver);
+    return g_str_hash(name->text) ^ g_direct_hash(name->driver);
 }
 
 static gboolean metrics_name_equal(gconstpointer a, gconstpointer b)
 {
     const MetricsName *x = a, *y = b;
 
-    return x->driver == y->driver && strcmp(x->lane, y->lane) == 0;
+    return x->driver == y->driver && strcmp(x->text, y->text) == 0;
 }
 
+/* Of a name, or of a MetricsSpace, which begins with one. */
 static void metrics_name_free(gpointer data)
 {
     MetricsName *name = data;
 
-    g_free(name->lane);
+    g_free(name->text);
     g_free(name);
-}
-
-static void metrics_space_free(gpointer data)
-{
-    MetricsSpace *space = data;
-
-    g_free(space->label);
-    g_free(space);
 }
 
 Metrics *metrics_new(void)
@@ -50,7 +37,7 @@ Metrics *metrics_new(void)
     metrics->drivers = g_hash_table_new_full(NULL, NULL, NULL, g_free);
     metrics->names =
         g_hash_table_new_full(metrics_name_hash, metrics_name_equal, metrics_name_free, NULL);
-    metrics->spaces = g_ptr_array_new_with_free_func(metrics_space_free);
+    metrics->spaces = g_ptr_array_new_with_free_func(metrics_name_free);
     metrics->refusals = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, g_free);
     return metrics;
 }
@@ -93,12 +80,12 @@ static char *metrics_label(const char *lane)
     return g_string_free(out, FALSE);
 }
 
-static MetricsSpace *metrics_by_label(Metrics *metrics, const Driver *driver, const char *label)
+static MetricsSpace *metrics_by_label(Metrics *metrics, const MetricsName *label)
 {
     for (guint i = 0; i < metrics->spaces->len; i++) {
         MetricsSpace *space = g_ptr_array_index(metrics->spaces, i);
 
-        if (space->driver == driver && strcmp(space->label, label) == 0)
+        if (metrics_name_equal(&space->name, label))
             return space;
     }
     return NULL;
@@ -107,15 +94,15 @@ static MetricsSpace *metrics_by_label(Metrics *metrics, const Driver *driver, co
 /* Takes the label over. */
 static MetricsSpace *metrics_add(Metrics *metrics, const Driver *driver, char *label)
 {
-    MetricsSpace *space = metrics_by_label(metrics, driver, label);
+    const MetricsName name = {driver, label};
+    MetricsSpace *space = metrics_by_label(metrics, &name);
 
     if (space) {
         g_free(label);
         return space;
     }
     space = g_new0(MetricsSpace, 1);
-    space->driver = driver;
-    space->label = label;
+    space->name = name;
     g_ptr_array_add(metrics->spaces, space);
     return space;
 }
@@ -133,7 +120,7 @@ MetricsSpace *metrics_space(Metrics *metrics, const Driver *driver, const char *
     space = metrics_add(metrics, driver, metrics_label(lane));
     name = g_new0(MetricsName, 1);
     name->driver = driver;
-    name->lane = g_strdup(lane);
+    name->text = g_strdup(lane);
     g_hash_table_insert(metrics->names, name, space);
     return space;
 }

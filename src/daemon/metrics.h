@@ -34,20 +34,25 @@ typedef struct MetricsDriver {
     MetricsHistogram release;
 } MetricsDriver;
 
+/* What a driver calls something. */
+typedef struct MetricsName {
+    const Driver *driver; /* borrowed */
+    char *text;           /* owned, but in the key of a lookup */
+} MetricsName;
+
 /* The counters of one driver in one lockspace. */
 typedef struct MetricsSpace {
-    const Driver *driver; /* borrowed */
-    char *label;          /* the lockspace's name as it may be shown: valid, printable UTF-8 */
-    guint64 granted;      /* leases */
-    guint64 refused;      /* requests, by the lease that could not be had */
-    guint64 released;     /* leases */
+    MetricsName name; /* the lockspace's as it may be shown: valid, printable UTF-8; comes first */
+    guint64 granted;  /* leases */
+    guint64 refused;  /* requests, by the lease that could not be had */
+    guint64 released; /* leases */
     guint64 adopted;
     guint64 lost;
 } MetricsSpace;
 
 typedef struct Metrics {
     GHashTable *drivers;  /* Driver -> MetricsDriver, owned */
-    GHashTable *names;    /* MetricsName -> MetricsSpace */
+    GHashTable *names;    /* MetricsName, of a lane -> MetricsSpace */
     GPtrArray *spaces;    /* of MetricsSpace, owned: each once */
     GHashTable *refusals; /* error class (static text) -> guint64, owned */
     guint64 terms;        /* sent to VMs that had lost their connection */

@@ -16,8 +16,8 @@ static void test_known(void)
     g_assert_true(metrics_space(metrics, &test_drivers[0], "/b") != a);
     g_assert_true(metrics_space(metrics, &test_drivers[1], "/a") != a);
     g_assert_cmpuint(metrics->spaces->len, ==, 3);
-    g_assert_cmpstr(a->label, ==, "/a");
-    g_assert_true(a->driver == &test_drivers[0]);
+    g_assert_cmpstr(a->name.text, ==, "/a");
+    g_assert_true(a->name.driver == &test_drivers[0]);
     metrics_free(metrics);
 }
 
@@ -31,13 +31,13 @@ static void test_limit(void)
     for (int i = 1; i < METRICS_MAX_SPACES; i++) {
         g_autofree char *name = g_strdup_printf("/%d", i);
 
-        g_assert_cmpstr(metrics_space(metrics, &test_drivers[0], name)->label, ==, name);
+        g_assert_cmpstr(metrics_space(metrics, &test_drivers[0], name)->name.text, ==, name);
     }
     other = metrics_space(metrics, &test_drivers[0], "/one-too-many");
-    g_assert_cmpstr(other->label, ==, METRICS_OTHER);
+    g_assert_cmpstr(other->name.text, ==, METRICS_OTHER);
     g_assert_true(metrics_space(metrics, &test_drivers[0], "/two-too-many") == other);
     g_assert_true(metrics_space(metrics, &test_drivers[1], "/0") != other);
-    g_assert_cmpstr(metrics_space(metrics, &test_drivers[1], "/0")->label, ==, METRICS_OTHER);
+    g_assert_cmpstr(metrics_space(metrics, &test_drivers[1], "/0")->name.text, ==, METRICS_OTHER);
     g_assert_true(metrics_space(metrics, &test_drivers[0], "/0") == first);
     for (int i = 0; i < 1000; i++) {
         g_autofree char *name = g_strdup_printf("/more-%d", i);
@@ -70,8 +70,8 @@ static void test_labels(void)
     for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
         const MetricsSpace *space = metrics_space(metrics, &test_drivers[0], cases[i].name);
 
-        g_assert_cmpstr(space->label, ==, cases[i].label);
-        g_assert_true(g_utf8_validate(space->label, -1, NULL));
+        g_assert_cmpstr(space->name.text, ==, cases[i].label);
+        g_assert_true(g_utf8_validate(space->name.text, -1, NULL));
     }
     g_assert_true(metrics_space(metrics, &test_drivers[0], "/srv/\\xff") ==
                   metrics_space(metrics, &test_drivers[0], "/srv/\xff"));
