@@ -8,8 +8,8 @@
  * files made before, locks are released after, and the daemon is given the time to deal with that.
  */
 #include <fcntl.h>
-#include <getopt.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -167,83 +167,67 @@ static unsigned number(const char *text)
     return (unsigned)value;
 }
 
-static Load options(int argc, char **argv)
+typedef enum Kind { TEXT, NUMBER, FLAG } Kind;
+
+/* What an option sets in Load. */
+static const struct {
+    const char *name;
+    Kind kind;
+    size_t at;
+} settings[] = {
+    {"--socket", TEXT, offsetof(Load, socket)}, {"--dir", TEXT, offsetof(Load, dir)},
+    {"--space", TEXT, offsetof(Load, space)},   {"--hung", TEXT, offsetof(Load, hung)},
+    {"--disks", NUMBER, offsetof(Load, disks)}, {"--count", NUMBER, offsetof(Load, count)},
+    {"--idle", NUMBER, offsetof(Load, idle)},   {"--at-once", NUMBER, offsetof(Load, at_once)},
+    {"--pid", NUMBER, offsetof(Load, pid)},     {"--signal", NUMBER, offsetof(Load, signal)},
+    {"--made", FLAG, offsetof(Load, made)},     {"--leave", FLAG, offsetof(Load, leave)},
+};
+
+/* One option: --name=value, or --name for a flag. */
+static void set(Load *load, const char *word)
 {
-    static const struct option known[] = {
-        {"socket", required_argument, NULL, 's'},
-        {"dir", required_argument, NULL, 'd'},
-        {"space", required_argument, NULL, 'p'},
-        {"disks", required_argument, NULL, 'n'},
-        {"count", required_argument, NULL, 'c'},
-        {"idle", required_argument, NULL, 'i'},
-        {"at-once", required_argument, NULL, 'a'},
-        {"hung", required_argument, NULL, 'h'},
-        {"pid", required_argument, NULL, 'P'},
-        {"signal", required_argument, NULL, 'S'},
-        {"made", no_argument, NULL, 'm'},
-        {"leave", no_argument, NULL, 'l'},
-        {NULL, 0, NULL, 0},
-    };
+    for (size_t i = 0; i < sizeof(settings) / sizeof(settings[0]); i++) {
+        size_t len = strlen(settings[i].name);
+        char *field = (char *)load + settings[i].at;
+        const char *value;
+
+        if (strncmp(word, settings[i].name, len) != 0 ||
+            word[len] != (settings[i].kind == FLAG ? '\0' : '='))
+            continue;
+        value = word + len + 1;
+        if (settings[i].kind == FLAG)
+            memcpy(field, &(bool){true}, sizeof(bool));
+        else if (settings[i].kind == NUMBER)
+            memcpy(field, &(unsigned){number(value)}, sizeof(unsigned));
+        else
+            memcpy(field, &value, sizeof(value));
+        return;
+    }
+    die("usage: load MODE --socket=S --dir=D [--space=P] [--disks=N] [--count=N] "
+        "[--idle=N] [--at-once=N] [--hung=P] [--pid=N --signal=N] [--made] [--leave]");
+}
+
+static Load options(char **words)
+{
     Load load = {
         .socket = "", .dir = "", .space = "", .hung = "", .disks = 1, .count = 1, .at_once = 1};
-    int option;
 
-    while ((option = getopt_long(argc, argv, "", known, NULL)) >= 0) {
-        switch (option) {
-        case 's':
-            load.socket = optarg;
-            break;
-        case 'd':
-            load.dir = optarg;
-            break;
-        case 'p':
-            load.space = optarg;
-            break;
-        case 'n':
-            load.disks = number(optarg);
-            break;
-        case 'c':
-            load.count = number(optarg);
-            break;
-        case 'i':
-            load.idle = number(optarg);
-            break;
-        case 'a':
-            load.at_once = number(optarg);
-            break;
-        case 'h':
-            load.hung = optarg;
-            break;
-        case 'P':
-            load.pid = (pid_t)number(optarg);
-            break;
-        case 'S':
-            load.signal = (int)number(optarg);
-            break;
-        case 'm':
-            load.made = true;
-            break;
-        case 'l':
-            load.leave = true;
-            break;
-        default:
-            die("usage: load MODE --socket S --dir D [--space P] [--disks N] [--count N] "
-                "[--idle N] [--at-once N] [--hung P] [--pid N --signal N] [--made] [--leave]");
-        }
-    }
-    if (load.count == 0 || load.at_once == 0 || optind != argc - 1)
-        die("one mode, and something to do");
+    while (*words)
+        set(&load, *words++);
+    if (load.count == 0 || load.at_once == 0)
+        die("nothing to do");
     return load;
 }
 
 int main(int argc, char **argv)
 {
-    Load load = options(argc, argv);
+    const char *mode = argc > 1 ? argv[1] : "";
+    Load load = options(argv + (argc > 1 ? 2 : 1));
 
     for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++) {
         int code;
 
-        if (strcmp(modes[i].name, argv[optind]) != 0)
+        if (strcmp(modes[i].name, mode) != 0)
             continue;
         if (!modes[i].alone)
             load.owner = owner_start();
@@ -253,5 +237,5 @@ int main(int argc, char **argv)
         fflush(stdout);
         _exit(code); /* nothing is freed: all of it was needed to the end */
     }
-    die("no mode is called %s", argv[optind]);
+    die("no mode is called \"%s\"", mode);
 }

@@ -310,28 +310,34 @@ static int fs_setlk(Request *request)
     return 0;
 }
 
+/* Frees the file's locks that were taken through a descriptor, or by an owner: one of them. */
+static int fs_drop_locks(Request *request, const uint64_t *fh, const uint64_t *owner)
+{
+    File *file = fs_file(request->header->nodeid);
+
+    for (int i = 0; file && i < FS_MAX_LOCKS; i++) {
+        Lock *lock = &file->locks[i];
+
+        if (fh ? lock->fh == *fh : lock->owner == *owner)
+            lock->used = false;
+    }
+    return 0;
+}
+
 /* The kernel says nothing about locks when a descriptor is closed: they go with it. */
 static int fs_release(Request *request)
 {
     const struct fuse_release_in *in = request->arg;
-    File *file = fs_file(request->header->nodeid);
 
-    for (int i = 0; file && i < FS_MAX_LOCKS; i++)
-        if (file->locks[i].fh == in->fh)
-            file->locks[i].used = false;
-    return 0;
+    return fs_drop_locks(request, &in->fh, NULL);
 }
 
 /* A process's classic locks go when it closes any descriptor of the file. */
 static int fs_flush(Request *request)
 {
     const struct fuse_flush_in *in = request->arg;
-    File *file = fs_file(request->header->nodeid);
 
-    for (int i = 0; file && i < FS_MAX_LOCKS; i++)
-        if (file->locks[i].owner == in->lock_owner)
-            file->locks[i].used = false;
-    return 0;
+    return fs_drop_locks(request, NULL, &in->lock_owner);
 }
 
 /* ---- requests ---------------------------------------------------------------------------- */
