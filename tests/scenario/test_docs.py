@@ -77,6 +77,29 @@ def test_manual_page(path):
         (BUILD / "docs" / "man" / page_id(path)).read_text(encoding="utf-8")
 
 
+# ---- the tree ------------------------------------------------------------------------------------
+
+def folders(top=REPOSITORY):
+    """The folders of the tree that have files, relative to it: no builds, nothing hidden but CI."""
+    for path in top.iterdir():
+        if path.is_dir() and path.name != "__pycache__" and not (path / "meson-private").exists() \
+                and (path.name == ".ci" or not path.name.startswith(".")):
+            if any(child.is_file() for child in path.iterdir()):
+                yield str(path.relative_to(REPOSITORY)) + "/"
+            yield from folders(path)
+
+
+def test_folders():
+    """ARCHITECTURE.md names every folder, but for what is in a corpus, and no other."""
+    text = (REPOSITORY / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    block = re.search(r"## The folders\n\n```\n(.+?)```", text, re.DOTALL)[1]
+    named = set()
+    for top, about in re.findall(r"(?m)^(\S+/) +(.+(?:\n .+)*)", block):
+        named |= {top} | {top + name for name in re.findall(r"(?<![\w./])[\w/]+/(?!\w)", about)}
+    assert not [path for path in named if not (REPOSITORY / path).is_dir()]
+    assert {path for path in folders() if "/corpus/" not in path} <= named
+
+
 # ---- settings ------------------------------------------------------------------------------------
 
 def shipped_settings():
