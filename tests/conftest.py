@@ -91,6 +91,12 @@ def fixture_new_image(workdir):
     return new_image
 
 
+@pytest.fixture(name="image")
+def fixture_image(new_image):
+    """A disk image."""
+    return new_image("a")
+
+
 @pytest.fixture(scope="session", params=lock_rig.DAEMONS, name="lock_daemon")
 def fixture_lock_daemon(request):
     """The lock daemon under test: stock virtlockd, then ours."""

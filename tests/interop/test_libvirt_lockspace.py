@@ -19,12 +19,6 @@ def fixture_rig(lockspace_rig, lockspace_dir):
     wait_gone(lockspace_dir)
 
 
-@pytest.fixture(name="image")
-def fixture_image(new_image):
-    """A disk image."""
-    return new_image("a")
-
-
 @pytest.fixture(name="lock_file")
 def fixture_lock_file(lockspace_dir, image):
     """The lock file of the image."""

@@ -34,12 +34,6 @@ def fixture_rig(lock_daemon, workdir):
         yield rig
 
 
-@pytest.fixture(name="image")
-def fixture_image(new_image):
-    """A disk image."""
-    return new_image("a")
-
-
 @pytest.fixture(name="slow")
 def fixture_slow(rig, workdir):
     """A file system in the daemon's mounts that can hang: (directory, pid to be stopped)."""

@@ -58,9 +58,3 @@ def fixture_lockspace(workdir):
     path.mkdir()
     (path / "k").touch()
     return path
-
-
-@pytest.fixture(name="image")
-def fixture_image(new_image):
-    """A disk image."""
-    return new_image("a")

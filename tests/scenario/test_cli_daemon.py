@@ -63,12 +63,6 @@ def fixture_daemon(workdir):
         print((workdir / "daemon.log").read_text())
 
 
-@pytest.fixture(name="image")
-def fixture_image(new_image):
-    """A disk image."""
-    return new_image("a")
-
-
 @contextmanager
 def running(*words):
     """holdfast run with these words, and a command that goes on until the end of the block."""
