@@ -10,6 +10,10 @@ from sandbox import Sandbox
 from waiting import wait_until
 
 
+# Seconds: time enough to connect to a daemon that has just started, on a busy machine.
+IDLE = "4"
+
+
 @pytest.fixture(name="binary")
 def fixture_binary(lock_daemon):
     """The lock daemon's program."""
@@ -105,18 +109,18 @@ def test_second_daemon(binary, sandbox, workdir, new_image):
 
 def test_timeout(binary, sandbox, workdir):
     """A daemon without work ends by itself after -t seconds."""
-    pid = sandbox.spawn(binary, "-t", "1", log=workdir / "log")
+    pid = sandbox.spawn(binary, "-t", IDLE, log=workdir / "log")
     sandbox.wait_socket(SOCKET, pid)
     assert sandbox.wait_exit(pid) == 0
 
 
 def test_timeout_waits_for_the_last_connection(binary, sandbox, workdir, new_image):
     """A connection keeps the daemon there."""
-    pid = sandbox.spawn(binary, "-t", "1", log=workdir / "log")
+    pid = sandbox.spawn(binary, "-t", IDLE, log=workdir / "log")
     sandbox.wait_socket(SOCKET, pid)
     with sandbox.connect(SOCKET) as client:
         with pytest.raises(TimeoutError):
-            wait_until(lambda: sandbox.exit_code(pid) is not None, "its end", deadline=2)
+            wait_until(lambda: sandbox.exit_code(pid) is not None, "its end", deadline=6)
         client.register(1)
         client.acquire(new_image("a"))
         client.release(workdir / "a.img")
@@ -129,14 +133,14 @@ def test_timeout_waits_for_locks(sandbox, workdir, new_image):
     if reason:
         pytest.skip(reason)
     image = new_image("a")
-    pid = sandbox.spawn(daemon_binary("holdfast"), "-t", "1", log=workdir / "log")
+    pid = sandbox.spawn(daemon_binary("holdfast"), "-t", IDLE, log=workdir / "log")
     sandbox.wait_socket(SOCKET, pid)
     owner = sandbox.spawn("sleep", "infinity")
     with sandbox.connect(SOCKET) as client:
         client.register(owner)
         client.acquire(image)
     with pytest.raises(TimeoutError):
-        wait_until(lambda: sandbox.exit_code(pid) is not None, "its end", deadline=2)
+        wait_until(lambda: sandbox.exit_code(pid) is not None, "its end", deadline=6)
     assert held_locks(image) == ["WRITE"]
     sandbox.kill(owner)
     assert sandbox.wait_exit(pid) == 0

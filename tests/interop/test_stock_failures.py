@@ -345,14 +345,14 @@ def test_file_system_that_hangs(rig, slow, image, procedure):
 
 def test_idle_time_out(workdir, lock_daemon, image):
     """With -t the daemon does not end while something is locked, connection or not."""
-    with lend(MortalRig, lock_daemon, workdir / "rig", arguments=("-t", "1")) as rig:
+    with lend(MortalRig, lock_daemon, workdir / "rig", arguments=("-t", "3")) as rig:
         owner = rig.sandbox.spawn("sleep", "infinity")
         with rig.connect() as client:
             client.register(owner)
             client.acquire(str(image))
         with fails_on_stock(rig, AssertionError):
             with suppress(TimeoutError):
-                wait_until(rig.has_ended, "the daemon's end", deadline=4)
+                wait_until(rig.has_ended, "the daemon's end", deadline=8)
             assert not rig.has_ended() and held_locks(image) == ["WRITE"]
         rig.sandbox.kill(owner)
 

@@ -21,7 +21,11 @@ pytestmark = pytest.mark.skipif(not os.access(HOLDFAST, os.X_OK), reason="holdfa
 @pytest.fixture(name="daemon")
 def fixture_daemon(workdir):
     """A fake daemon at workdir/s."""
-    return FakeDaemon(workdir / "s")
+    daemon = FakeDaemon(workdir / "s")
+    try:
+        yield daemon
+    finally:
+        daemon.close()
 
 
 @pytest.fixture(name="holdfast")
@@ -33,7 +37,7 @@ def fixture_holdfast(workdir, monkeypatch):
 
     def holdfast(*arguments, **kwargs):
         kwargs = {"cwd": workdir, "stdin": subprocess.DEVNULL, "capture_output": True,
-                  "text": True, "timeout": 30, **kwargs}
+                  "text": True, "timeout": 60, **kwargs}
         return subprocess.run([HOLDFAST, *map(str, arguments)], check=False, **kwargs)
     return holdfast
 
@@ -50,10 +54,11 @@ def started(*arguments, **kwargs):
 
 
 def held(daemon, disk="/srv/a.img", name="web1", pid=4711, **owner):
-    """Enter a lease that somebody else has."""
+    """Enter a lease that somebody else has, in the place of whose it was."""
     lease = {"disk": disk, "driver": "fake", "lockspace": "", "key": disk, "mode": "exclusive",
              "since": SINCE, "claims": [],
              "owner": {"name": name, "uuid": None, "uri": None, "pid": pid, "host": "n3",
                        "state": "running", **owner}}
-    daemon.leases.append(lease)
+    # at once: who waits for the disk never sees it free
+    daemon.leases = [other for other in daemon.leases if other["key"] != disk] + [lease]
     return lease

@@ -11,6 +11,8 @@ import socket
 import threading
 import time
 
+from waiting import wait_until
+
 GREETING = {"holdfast": {"version": "0.1.0", "protocol": 1, "host": "n3", "pid": 812,
                          "access": "full"}}
 SINCE = "2026-01-31T10:42:07.123456Z"
@@ -38,9 +40,14 @@ class FakeDaemon:
 
     def stop(self):
         """Closes everything, as a daemon that ends does."""
-        self.listener.shutdown(socket.SHUT_RDWR)
-        self.listener.close()
+        self.close()
         os.unlink(self.path)
+
+    def close(self):
+        """Closes everything, if that has not been done."""
+        if self.listener.fileno() >= 0:
+            self.listener.shutdown(socket.SHUT_RDWR)
+            self.listener.close()
         with self.lock:
             connections, self.connections, self.subscribers = self.connections, [], []
         for connection in connections:
@@ -53,11 +60,8 @@ class FakeDaemon:
         with self.lock:
             return len(self.connections)
 
-    def wait_for_connections(self, number, seconds=5):
-        end = time.monotonic() + seconds
-        while self.open_connections() != number and time.monotonic() < end:
-            time.sleep(0.01)
-        assert self.open_connections() == number
+    def wait_for_connections(self, number):
+        wait_until(lambda: self.open_connections() == number, f"{number} connections to be left")
 
     def _accept(self, listener):
         while True:

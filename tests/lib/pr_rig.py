@@ -53,11 +53,12 @@ def activate(helper, listener, *arguments, number=1):
         os.close(spare)
 
 
-def listens(path):
-    """Whether a socket at that path listens. Found out without a connection, which would count."""
+def listens(path, number=1):
+    """Whether a socket listens that was made at that path, or so many; one that was moved away
+    counts. Found out without a connection, which would count."""
     with open("/proc/net/unix", encoding="ascii", errors="replace") as table:
-        return any(line.split()[3] == "00010000" and line.split()[-1] == str(path)
-                   for line in table)
+        return sum(line.split()[3] == "00010000" and line.split()[-1] == str(path)
+                   for line in table) >= number
 
 
 class Helper:

@@ -15,7 +15,7 @@ from waiting import DEADLINE, wait_until
 
 # Ours gets time enough for the slowest machine. What stock has not answered by then it never will;
 # what is not stuck answers in milliseconds.
-PATIENCE = {"stock": 4, "holdfast": DEADLINE}
+PATIENCE = {"stock": 8, "holdfast": DEADLINE}
 ODD_HOLDER = Path(__file__).with_name("odd_holder.py")
 
 

@@ -11,7 +11,6 @@ import pty
 import re
 import subprocess
 import sys
-import time
 
 import pytest
 # pylint: disable=unused-import
@@ -118,11 +117,11 @@ def test_not_a_daemon(holdfast, workdir):
     """Something else listens there."""
     with subprocess.Popen([sys.executable, "-c", "import socket, sys\n"
                            "s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen()\n"
+                           "print('listens', flush=True)\n"
                            "c, _ = s.accept(); c.sendall(b'220 mail\\r\\n'); c.recv(1)",
-                           workdir / "s"]) as server:
+                           workdir / "s"], stdout=subprocess.PIPE, text=True) as server:
         try:
-            wait_until((workdir / "s").exists, "the server")
-            time.sleep(0.1)
+            assert server.stdout.readline() == "listens\n"
             result = holdfast("locks")
         finally:
             server.kill()
@@ -316,7 +315,7 @@ def test_watch(holdfast, daemon, workdir):
         assert json.loads(process.stdout.readline()) == event
         process.stdout.close()
         daemon.send_event(event)
-        assert process.wait(timeout=10) != 0
+        assert process.wait(timeout=60) != 0
 
 
 def test_check_config(holdfast, workdir):

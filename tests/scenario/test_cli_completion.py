@@ -65,7 +65,7 @@ class Shell:
         """Type."""
         os.write(self.terminal, text.encode())
 
-    def read_until(self, end, seconds=20):
+    def read_until(self, end, seconds=60):
         """What is printed until the regular expression appears."""
         output, limit = "", time.monotonic() + seconds
         while not re.search(end, output):

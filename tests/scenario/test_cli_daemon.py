@@ -43,7 +43,7 @@ class Daemon:
     def stop(self):
         """End it as systemd would."""
         self.process.terminate()
-        assert self.process.wait(timeout=30) == 0
+        assert self.process.wait(timeout=60) == 0
 
 
 @pytest.fixture(name="daemon")
@@ -105,10 +105,10 @@ def test_run_wait(holdfast, daemon, image):
     """Waiting ends when the holder does."""
     del daemon
     with running("-d", image, "-n", "web1") as first, started(
-            "run", "-d", image, "--wait", "60", "echo", "go", stderr=subprocess.PIPE) as second:
-        assert f"waiting up to 60 s for VM web1 (pid {first.pid})" in second.stderr.readline()
+            "run", "-d", image, "--wait", "100", "echo", "go", stderr=subprocess.PIPE) as second:
+        assert f"waiting up to 100 s for VM web1 (pid {first.pid})" in second.stderr.readline()
         first.send_signal(signal.SIGKILL)
-        assert second.communicate(timeout=20)[0] == "go\n"
+        assert second.communicate(timeout=60)[0] == "go\n"
         assert second.returncode == 0
     wait_free(holdfast, image)
 
@@ -227,7 +227,7 @@ class Events:
 
     def next(self, name):
         """The data of the next event of this name."""
-        while (event := self.lines.get(timeout=30))["event"] != name:
+        while (event := self.lines.get(timeout=60))["event"] != name:
             pass
         return event["data"]
 

@@ -143,7 +143,7 @@ def test_durations(daemon, client, vm, image):
 
 def test_stuck_lockspace(slow, start_daemon, vm, image):
     """Storage that hangs: what waits there, since when, and when it is called stuck."""
-    daemon = start_daemon(wrapper=slow.wrapper(), request_timeout=1, lane_threads=2)
+    daemon = start_daemon(wrapper=slow.wrapper(), request_timeout=3, lane_threads=2)
     disks = [slow.disk(str(number)) for number in range(3)]
     lane = {"driver": "lockd", "lockspace": slow.lane}
     try:
@@ -176,14 +176,16 @@ def test_stuck_lockspace(slow, start_daemon, vm, image):
         slow.close()
 
 
-def test_guests_that_were_ended(daemon, client, new_image):
+def test_guests_that_were_ended(start_daemon, new_image):
     """VMs that lost their connection: TERM, and KILL for those that ignore it."""
+    daemon = start_daemon(kill_timeout=5)  # enough for one that does not ignore it
     holders = [Holder(daemon, new_image("a"), kind="plain"),
                Holder(daemon, new_image("b"), kind="stubborn")]
     try:
         for holder in holders:
             holder.lose_connection()
-        wait_until(lambda: client.leases() == [], "both to be ended")
+        with daemon.client() as client:
+            wait_until(lambda: client.leases() == [], "both to be ended")
         seen = scrape(daemon)
         assert seen("signals_total", signal="TERM") == 2
         assert seen("signals_total", signal="KILL") == 1

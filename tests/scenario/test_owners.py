@@ -208,11 +208,13 @@ def test_holder_is_ended(daemon, client, events, other_vm, image):
         assert holder.process.wait() == -signal.SIGTERM
 
 
-def test_stubborn_holder_is_killed(daemon, client, events, other_vm, new_image):
+def test_stubborn_holder_is_killed(start_daemon, other_vm, new_image):
     """A VM that ignores TERM gets KILL; until then its disk stays locked and others are served."""
     image, other_image = new_image("a"), new_image("b")
-    with Holder(daemon, image, kind="stubborn") as holder:
-        assert events.next_event()["event"] == "LEASE_ACQUIRED"
+    daemon = start_daemon("n2", kill_timeout=8)  # enough for all that is asked meanwhile
+    with daemon.client() as events, daemon.client() as client, \
+            Holder(daemon, image, kind="stubborn") as holder:
+        events.call("subscribe")
         holder.lose_connection()
         assert events.next_event()["event"] == "OWNER_STOPPING"
         assert held_locks(image) == ["WRITE"]
@@ -227,7 +229,7 @@ def test_stubborn_holder_is_killed(daemon, client, events, other_vm, new_image):
         assert names_of(events, 2) == ["LEASE_REFUSED", "LEASE_ACQUIRED"]
         assert names_of(events, 2) == ["OWNER_GONE", "LEASE_RELEASED"]
         assert holder.process.wait() == -signal.SIGKILL
-    assert held_locks(image) == []
+        assert held_locks(image) == []
 
 
 def test_holder_stopped_by_a_debugger(start_daemon, vm, image):

@@ -373,11 +373,11 @@ def test_broken_replacement(start_daemon, copied, vm, image, workdir):
     replace(copied, f"#!/bin/sh\necho x >>{starts}\nexit 9\n")
     with Prober(workdir, [image]) as prober:
         prober.guard(image, NOTHING)
+        cpu, begin = daemon.cpu_seconds(), time.monotonic()
         os.kill(daemon.daemon_pid, signal.SIGKILL)
-        cpu = daemon.cpu_seconds()
-        time.sleep(1.5)
-        tries = len(starts.read_text("ascii").split())
-        assert 2 <= tries <= 6, "at 0.0, 0.1, 0.3, 0.7 and 1.5 s"
+        wait_until(lambda: starts.exists() and len(starts.read_text("ascii").split()) >= 4,
+                   "four tries")
+        assert time.monotonic() - begin >= 0.7, "at 0.0, 0.1, 0.3, 0.7 and 1.5 s"
         assert daemon.cpu_seconds() - cpu < 0.2
         real.rename(copied)
         with daemon.client() as client:
@@ -445,11 +445,11 @@ def test_keeper_is_killed(start_daemon, vm, image, new_image):
 
 def test_idle_time_out(start_daemon, vm, image):
     """-t ends both when nothing is held, also after a crash, and not before."""
-    daemon = start_daemon(options=("-t", "1"))
+    daemon = start_daemon(options=("-t", "3"))
     with daemon.client() as client:
         client.acquire(vm, image)
     daemon.crash()
-    time.sleep(1.5)
+    time.sleep(4)
     assert daemon.is_running()
     with daemon.client() as client:
         client.release(vm)
@@ -462,7 +462,7 @@ def in_background(daemon, *options):
     return subprocess.run(
         [daemon.binary, "-d", "--socket", daemon.socket, "--config", daemon.conf_path,
          "--pid-file", daemon.directory / "pid", *options], stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, env=daemon.env, cwd="/", timeout=30, check=False)
+        capture_output=True, text=True, env=daemon.env, cwd="/", timeout=60, check=False)
 
 
 def test_background(start_daemon, vm, image):
@@ -510,7 +510,7 @@ def test_failure_at_the_start(start_daemon, background, fault):
     options = ["--socket", daemon.socket, "--config", daemon.conf_path]
     result = subprocess.run([daemon.binary, *["-d"] * background, *options],
                             stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd="/",
-                            env=daemon.env, timeout=30, check=False)
+                            env=daemon.env, timeout=60, check=False)
     assert result.returncode == 1
     assert expected in result.stderr
     assert not daemon.members()

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 
 import lock_rig
 import pytest
-from native import Refused, Vm, is_alive
+from native import Refused, Vm, is_alive, sanitizer
 from prober import ANYTHING, NOTHING, NOTHING_EXCLUSIVE, Prober, kernel_lock
 # pylint: disable-next=unused-import
 from vault_rig import Guest, fixture_start_daemon
@@ -306,12 +306,14 @@ def test_crash_before_the_answer(load):
 
 
 @contextmanager
-def crashing(daemon, pause="0.2"):
+def crashing(daemon):
     """While this lasts, the daemon is killed again and again, and whatever else its keeper has
-    started; what it is killed by."""
-    script = ('while sleep "$2"; do for pid in $(cat /proc/$1/task/$1/children); do'
-              ' kill -9 "$pid"; done; done')
-    with subprocess.Popen(["sh", "-c", script, "sh", str(daemon.pid), pause],
+    started; what it is killed by. A request is not repeated for ever: the pauses, in tenths of a
+    second, get longer, so that the slowest machine has some in which a request can be answered."""
+    script = ('pause=$2; while sleep $((pause / 10)).$((pause % 10)); do'
+              ' for pid in $(cat /proc/$1/task/$1/children); do kill -9 "$pid"; done;'
+              ' pause=$((pause + 1)); done')
+    with subprocess.Popen(["sh", "-c", script, "sh", str(daemon.pid), "10" if sanitizer() else "3"],
                           start_new_session=True) as killer:
         try:
             yield killer
@@ -322,7 +324,7 @@ def crashing(daemon, pause="0.2"):
 def command(daemon, *arguments):
     """The holdfast command's CompletedProcess."""
     return subprocess.run([HOLDFAST, "--socket", daemon.socket, *map(str, arguments)],
-                          stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30,
+                          stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
                           check=False)
 
 
@@ -352,7 +354,7 @@ def test_waiting_command(start_daemon, start_vm, new_image):
     vm = start_vm()
     with daemon.client() as client:
         client.acquire(vm, disk)
-    with subprocess.Popen([HOLDFAST, "--socket", daemon.socket, "run", "--wait", "20", "-d", disk,
+    with subprocess.Popen([HOLDFAST, "--socket", daemon.socket, "run", "--wait", "120", "-d", disk,
                            "--", "echo", "mine"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                           text=True) as process:
         assert "waiting" in process.stderr.readline()
@@ -361,5 +363,5 @@ def test_waiting_command(start_daemon, start_vm, new_image):
             time.sleep(0.2)  # one request is not repeated for ever
             assert process.poll() is None, process.stderr.read()
         vm.end()
-        assert process.communicate(timeout=25)[0] == "mine\n"
+        assert process.communicate(timeout=60)[0] == "mine\n"
     assert process.returncode == 0

@@ -27,8 +27,8 @@ from waiting import wait_until
 
 # How long the next daemon, or the end of one, may take. Without the storage it is some 20 ms, and
 # some seconds of patience for an orderly end, see engine.c; the storage would take for ever.
-SOON_SECONDS = 15
-TIMEOUT_MS = 500
+SOON_SECONDS = 45
+TIMEOUT_MS = 1000
 
 # The upper layer asks the lower one, which is stopped: what it was asked cannot be called back, and
 # whoever has asked cannot even be killed.

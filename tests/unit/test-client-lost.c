@@ -92,7 +92,7 @@ static void test_gone(void)
 
     assert_command_fails(client, "x", "{\"timeout\":1}", HF_ERR_CONNECTION,
                          "no Holdfast daemon listens on");
-    g_assert_cmpint(g_get_monotonic_time() - start, <, 4 * G_USEC_PER_SEC);
+    g_assert_cmpint(g_get_monotonic_time() - start, <, 30 * G_USEC_PER_SEC);
     g_thread_join(g_steal_pointer(&server->thread));
     server->listener = -1;
 }
@@ -114,7 +114,7 @@ static void test_silence(void)
     assert_command_fails(client, "acquire", "{\"timeout\":100}", HF_ERR_CONNECTION,
                          "has not answered \"acquire\" in time");
     g_assert_cmpint(g_get_monotonic_time() - start, >=, 100000);
-    g_assert_cmpint(g_get_monotonic_time() - start, <, 6 * G_USEC_PER_SEC);
+    g_assert_cmpint(g_get_monotonic_time() - start, <, 30 * G_USEC_PER_SEC);
     /* A late reply must not be taken for the next one's. */
     g_assert_cmpint(hf_fd(client), ==, -1);
 }
