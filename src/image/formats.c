@@ -5,7 +5,7 @@
 const ImageFormat *const image_formats[] = {
     &image_raw,   &image_qcow2, &image_qcow, &image_qed,       &image_luks, &image_vmdk,
     &image_vdi,   &image_vhd,   &image_vhdx, &image_parallels, &image_iso,  &image_bochs,
-    &image_cloop, &image_dmg,   &image_mbr,  &image_gpt,       NULL,
+    &image_cloop, &image_dmg,   &image_cow,  &image_mbr,       &image_gpt,  NULL,
 };
 
 const ImageFormat *image_format_find(const char *name)

@@ -7,7 +7,7 @@
 extern const ImageFormat image_raw, image_qcow2, image_qcow, image_qed, image_luks;
 extern const ImageFormat image_mbr, image_gpt;
 extern const ImageFormat image_vmdk, image_vdi, image_vhd, image_vhdx, image_parallels, image_iso;
-extern const ImageFormat image_bochs, image_cloop, image_dmg;
+extern const ImageFormat image_bochs, image_cloop, image_dmg, image_cow;
 
 /* For `beside`: partition tables, where the guest's own may be at the file's begin or end. */
 extern const char *const image_partitions[];

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Formats that QEMU opens and that are only recognised: nobody has use for them, and their readers
+ * Formats that are only recognised: nobody has use for them. The readers of those that QEMU opens
  * have had their share of faults (CVE-2014-0142, -0144, -0145, -0146, -0147). Sources: QEMU's
- * block/bochs.c, cloop.c and dmg.c.
+ * block/bochs.c, cloop.c and dmg.c; Linux's arch/um/drivers/cow_user.c for COW.
  */
 #include "image/formats.h"
 
@@ -33,6 +33,14 @@ static bool dmg_recognise(const ImageSample *sample)
     return false;
 }
 
+/* QEMU has forgotten it. libvirt has not: in a storage pool it takes the file for a disk with the
+ * backing file that stands behind the version. */
+static bool cow_recognise(const ImageSample *sample)
+{
+    return image_sample_has(sample, 0, "OOOM", 4);
+}
+
 IMAGE_RECOGNISED_ONLY(bochs, "a Bochs disk", IMAGE_ALSO_BOCHS);
 IMAGE_RECOGNISED_ONLY(cloop, "a compressed loop file", IMAGE_ALSO_CLOOP);
 IMAGE_RECOGNISED_ONLY(dmg, "an Apple disk image", IMAGE_ALSO_DMG);
+IMAGE_RECOGNISED_ONLY(cow, "a user-mode Linux COW file", IMAGE_ALSO_COW);

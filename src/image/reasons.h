@@ -22,6 +22,7 @@
     R(ALSO_BOCHS, "also-bochs", "The content could be taken for a Bochs disk.")                    \
     R(ALSO_CLOOP, "also-cloop", "The content could be taken for a compressed loop file.")          \
     R(ALSO_DMG, "also-dmg", "The content could be taken for an Apple disk image.")                 \
+    R(ALSO_COW, "also-cow", "The content could be taken for a user-mode Linux COW file.")          \
     R(ALSO_PARTITIONS, "also-partitions",                                                          \
       "The file begins with a partition table where the format has none.")                         \
     /* what it refers to */                                                                        \

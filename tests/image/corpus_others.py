@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""VDI, Parallels and ISO images, and what is recognised only: Bochs, cloop, DMG, partitions."""
+"""VDI, Parallels and ISO images, and what is recognised only: Bochs, cloop, DMG, COW, partitions."""
 
 import struct
 
@@ -237,6 +237,7 @@ ISO = [
 BOCHS = b"Bochs Virtual HD Image".ljust(32, b"\0") + b"Redolog".ljust(16, b"\0") + \
     b"Growing".ljust(16, b"\0") + struct.pack("<IIIII", 0x20000, 512, 1, 1, 0)
 CLOOP = b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop file=$0 && mount -r -t iso9660 /dev/cloop $1\n"
+COW = struct.pack(">4sI1024sIQI", b"OOOM", 2, b"/etc/passwd", 0, 1 << 20, 512)
 
 RECOGNISED = [
     Row("raw", "Bochs", lambda: BOCHS.ljust(4096, b"\0"), "also-bochs", OPENS,
@@ -249,6 +250,8 @@ RECOGNISED = [
         OPENS, "QEMU looks at 515 places"),
     Row("raw", "DMG at the last byte", lambda: bytes(4096) + b"koly", "also-dmg", OPENS,
         "QEMU rounds the length up"),
+    Row("raw", "COW", lambda: COW.ljust(4096, b"\0"), "also-cow", OPENS,
+        "libvirt takes a pool's volume for a disk with /etc/passwd as its backing file"),
     Row("raw", "MBR", lambda: MBR.ljust(4096, b"\0"), "", OPENS, "what a raw disk is made for"),
     Row("raw", "GPT", lambda: (MBR + b"EFI PART").ljust(4096, b"\0"), "", OPENS, "the same"),
     Row("vdi", "MBR in VDI", lambda: patched(forge_vdi.image(), 510, b"\x55\xaa"),
