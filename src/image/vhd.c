@@ -274,6 +274,14 @@ static bool vhd_check_table(ImageCheck *check, const VhdDynamic *disk)
                      "The block allocation table lies on a footer or a header.");
         return false;
     }
+    /* QEMU puts new blocks behind the table and all other blocks, whatever is there. */
+    if (disk->table < disk->header) {
+        image_reason(check, IMAGE_TABLE_OVERLAP, 16,
+                     "The header of the dynamic disk is at byte %llu, behind its table, where new "
+                     "blocks come to lie.",
+                     (unsigned long long)disk->header);
+        return false;
+    }
     return true;
 }
 

@@ -45,6 +45,12 @@ def moved_header():
     return plain[:512] + b"EFI PART".ljust(512, b"\0") + plain[512:]
 
 
+def header_behind():
+    """A dynamic disk whose header is where QEMU puts the first block."""
+    plain = dynamic(footer_fields={"data_offset": 1024}, header_fields={"table": 512}, blocks=())
+    return plain[:512] + plain[1536:2048] + plain[512:1536] + plain[2048:]
+
+
 SOUND = [
     Row("vhd", "dynamic", dynamic, "", OPENS, "the usual kind", virtual=8 * MIB),
     Row("vpc", "QEMU's name", dynamic, "", OPENS, "vpc is the same format", virtual=8 * MIB),
@@ -189,6 +195,8 @@ HEADERS = [
         "its last entry is then a piece of a bitmap"),
     Row("vhd", "table on the header", head(table=1024), "table-overlap", OPENS,
         "the header would be block numbers"),
+    Row("vhd", "header behind the table", header_behind, "table-overlap", OPENS,
+        "qemu-io -c 'write 0 4k' writes over it: the VM could put a parent there"),
     Row("vhd", "table on the footer", head(table=0), "table-overlap", REFUSES, "the same"),
 ]
 
