@@ -191,7 +191,7 @@ typedef struct ImageTable {
 void image_table_begin(ImageTable *table, uint64_t offset, uint64_t entries, size_t entry_size);
 /* The next entry, valid until the next call, or NULL at the end and when the check is over. */
 const uint8_t *image_table_next(ImageCheck *check, ImageTable *table);
-/* The next entry that is not zero; only for entries of 8 bytes. */
+/* The next entry that is not zero; only for entries of 4 or 8 bytes. */
 const uint8_t *image_table_next_set(ImageCheck *check, ImageTable *table);
 
 /* ---- bytes ---------------------------------------------------------------------------------- */

@@ -144,19 +144,24 @@ static bool reader_fill(ImageCheck *check, ImageTable *table)
 
 const uint8_t *image_table_next_set(ImageCheck *check, ImageTable *table)
 {
+    const uint64_t zero = 0;
+
     while (reader_fill(check, table)) {
         size_t at = table->at;
         uint64_t value = 0;
 
-        while (at < table->filled && value == 0) {
+        while (at + sizeof(value) <= table->filled && value == 0) {
             memcpy(&value, check->chunk + at, sizeof(value));
             at += sizeof(value);
         }
         at -= value ? sizeof(value) : 0;
+        /* half of what was looked at, or what a half was left of */
+        if (at < table->filled && memcmp(check->chunk + at, &zero, table->entry_size) == 0)
+            at += table->entry_size;
         table->next += at - table->at;
-        table->left -= (at - table->at) / sizeof(value);
+        table->left -= (at - table->at) / table->entry_size;
         table->at = at;
-        if (value)
+        if (at < table->filled)
             return image_table_next(check, table);
     }
     return NULL;

@@ -143,6 +143,11 @@ PARALLELS = [
         OPENS, "the VM would write the header's sector and the table"),
     Row("parallels", "cluster beyond the end", hds(entries={1: 77}), "truncated", OPENS,
         "qemu-img check: outside image"),
+    *(Row("parallels", f"cluster {index} of {count} beyond the end", hds(
+        cluster=1, sectors=count, n_entries=count, used=(), entries={index: 77777}), "truncated",
+        OPENS, "entries in a long table of nothing, wherever they are")
+      for count, index in ((40001, 0), (40001, 1), (40001, 16384), (40001, 20001), (40001, 40000),
+                           (40002, 40000), (40002, 40001), (1, 0))),
     Row("parallels", "cluster half beyond the end", lambda: forge_parallels.image()[:-512],
         "truncated", OPENS, "the file was cut off"),
     Row("parallels", "dirty bitmap", extended(), "", OPENS,
