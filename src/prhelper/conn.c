@@ -12,6 +12,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -26,10 +27,32 @@
 /* Some times what it takes to be woken: 10 to 50 us on a virtual machine. */
 #define CONN_LINGER_USEC 200
 
+/*
+ * The end of the helper, in ms after pr_conns_finish() was called. QEMU sends a command that
+ * changes something in two parts, the CDB and then the parameters, and tells its guest of an error
+ * if only the first one could be sent. If not even that could it connects again, to the next
+ * helper, and repeats it. So:
+ *
+ *      0   Connections on which no request has begun to come are shut for reading: the next CDB
+ *          goes to the next helper.
+ *      0   On the others the request is read to its end. Of QEMU's two writes the second one
+ *          follows within microseconds, or later on a host that has no processor to spare. When
+ *          it is answered, the connection is shut as the ones above.
+ *   1000   CONN_HALF_MSEC: who still has sent only half is shut as well, without an answer.
+ *   3000   The caller's limit for commands under way (main.c). It is 25000 for a service, which
+ *          systemd ends after 30000 (TimeoutStopSec=).
+ *
+ * What is left is a CDB that comes between the look at a connection and its shutdown(): less than
+ * the time that one system call takes.
+ */
+#define CONN_HALF_MSEC 1000
+
 typedef struct PrConn {
     struct PrConn *next, *before;
     int socket;
     int fd; /* what came with the request that is being read; -1: nothing yet */
+    /* a request has come in part; set by its thread, looked at by the one that ends all */
+    atomic_bool half;
     PrPeer peer;
 } PrConn;
 
@@ -41,6 +64,7 @@ static struct {
     PrConn *first;
     guint count;
     atomic_int busy; /* how many have a command under way */
+    atomic_bool ending;
 } conns = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* ---- bytes ----------------------------------------------------------------------------- */
@@ -136,6 +160,8 @@ static gboolean conn_read(PrConn *conn, void *bytes, gsize len, gboolean with_fd
             continue;
         if (!conn_take_fds(conn, &message, with_fd) || n <= 0)
             return FALSE;
+        if (with_fd)
+            atomic_store_explicit(&conn->half, true, memory_order_relaxed);
         done += (gsize)n;
     }
     return TRUE;
@@ -186,10 +212,25 @@ static gboolean conn_greet(PrConn *conn)
     return memcmp(features, none, sizeof(none)) == 0;
 }
 
+/* No further request is read, unless one has begun to come. */
+static void conn_stop_reading(PrConn *conn)
+{
+    char byte;
+    struct iovec iov = {.iov_base = &byte, .iov_len = 1};
+    struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1};
+
+    /* without room for a descriptor, of which a look would make a copy */
+    if (recvmsg(conn->socket, &message, MSG_PEEK | MSG_DONTWAIT) <= 0 &&
+        !atomic_load_explicit(&conn->half, memory_order_relaxed))
+        shutdown(conn->socket, SHUT_RD);
+}
+
 static gboolean conn_read_request(PrConn *conn, PrCommand *command, uint8_t *parameters)
 {
     uint8_t cdb[PR_CDB_BYTES];
 
+    if (atomic_load_explicit(&conns.ending, memory_order_relaxed))
+        conn_stop_reading(conn);
     if (!conn_read(conn, cdb, sizeof(cdb), TRUE) || conn->fd < 0)
         return FALSE;
     if (!pr_wire_read_cdb(cdb, command) ||
@@ -198,6 +239,7 @@ static gboolean conn_read_request(PrConn *conn, PrCommand *command, uint8_t *par
     command->fd = conn->fd;
     command->data = parameters;
     command->peer = &conn->peer;
+    atomic_store_explicit(&conn->half, false, memory_order_relaxed);
     return TRUE;
 }
 
@@ -334,24 +376,30 @@ guint pr_conns_count(void)
     return count;
 }
 
+/* With the lock, which the wait lets go: until there are none, or the time is over. */
+static void conns_wait(gint64 until_usec)
+{
+    const struct timespec until = {.tv_sec = until_usec / G_USEC_PER_SEC,
+                                   .tv_nsec = until_usec % G_USEC_PER_SEC * 1000};
+
+    while (conns.first && pthread_cond_timedwait(&conns.ended, &conns.lock, &until) != ETIMEDOUT)
+        ;
+}
+
 guint pr_conns_finish(guint msec)
 {
-    struct timespec until;
+    const gint64 begin = g_get_monotonic_time();
     guint left;
 
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += msec / 1000;
-    until.tv_nsec += (long)(msec % 1000) * 1000000;
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_sec++;
-        until.tv_nsec -= 1000000000;
-    }
     pthread_mutex_lock(&conns.lock);
+    atomic_store(&conns.ending, true);
+    for (PrConn *conn = conns.first; conn; conn = conn->next)
+        conn_stop_reading(conn);
+    conns_wait(begin + CONN_HALF_MSEC * G_TIME_SPAN_MILLISECOND);
     /* What the peer has sent already can still be read (unix(7) sockets end after their queue). */
     for (PrConn *conn = conns.first; conn; conn = conn->next)
         shutdown(conn->socket, SHUT_RD);
-    while (conns.first && pthread_cond_timedwait(&conns.ended, &conns.lock, &until) != ETIMEDOUT)
-        ;
+    conns_wait(begin + msec * G_TIME_SPAN_MILLISECOND);
     /* A process with a command that never returns does not end, nor do its sockets: say it here. */
     for (PrConn *conn = conns.first; conn; conn = conn->next)
         shutdown(conn->socket, SHUT_RDWR);

@@ -411,6 +411,28 @@ def test_end_with_half_a_request(workdir):
             client.receive(1)
 
 
+def test_end_between_the_parts_of_a_request(workdir):
+    """The end comes between the two writes of a command: it is answered; no other one begins."""
+    for _ in range(5):  # a second is what the helper waits for it; this machine may take longer
+        with pr_rig.Helper("holdfast", workdir) as helper, helper.client() as client, \
+                helper.client() as idle, open("/dev/null", "r+b") as device:
+            client.send(pr_wire.cdb_out(pr_wire.REGISTER), device.fileno())
+            helper.process.send_signal(signal.SIGTERM)
+            with pytest.raises(pr_wire.Closed):  # it has begun to end
+                idle.receive(1)
+            try:
+                client.send(pr_wire.parameters(0, 0xa))
+                assert client.answer().code == "b/00/06"
+            except pr_wire.Closed:
+                continue
+            with pytest.raises(pr_wire.Closed):
+                client.receive(1)
+            assert helper.end() == 0
+            break
+    else:
+        pytest.fail("no answer")
+
+
 # ---- confinement ---------------------------------------------------------------------------------
 
 @needs_root
