@@ -122,7 +122,7 @@ void hf_call_init(struct hf_call *call, const char *host)
     call->host = host;
     call->fault = NULL;
     call->claims = g_ptr_array_new_with_free_func(g_free);
-    call->holders = g_ptr_array_new_with_free_func((GDestroyNotify)holder_free);
+    call->holders = NULL;
 }
 
 void hf_call_clear(struct hf_call *call)
@@ -156,8 +156,15 @@ void hf_call_claim(struct hf_call *call, const char *format, ...)
     va_end(args);
 }
 
+void call_take_claim(struct hf_call *call, char *claim)
+{
+    g_ptr_array_add(call->claims, claim);
+}
+
 void hf_call_holder(struct hf_call *call, const struct hf_holder *holder)
 {
+    if (!call->holders)
+        call->holders = g_ptr_array_new_with_free_func((GDestroyNotify)holder_free);
     g_ptr_array_add(call->holders, holder_new(holder, holder->from_record ? HOLDER_FROM_RECORD
                                                                           : HOLDER_FROM_KERNEL));
 }

@@ -18,7 +18,7 @@ struct hf_call {
     const char *host;
     Fault *fault;       /* NULL until hf_call_error() */
     GPtrArray *claims;  /* of char * */
-    GPtrArray *holders; /* of Holder */
+    GPtrArray *holders; /* of Holder; NULL: none, as mostly */
 };
 
 /* Copies `api` as far as its own size goes and fills in the rest. NULL with a fault if the struct
@@ -29,6 +29,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Driver, driver_free)
 
 /* Prepares a call; `host` must outlive it. */
 void hf_call_init(struct hf_call *call, const char *host);
+/* hf_call_claim() for a text that is there already; takes it over. */
+void call_take_claim(struct hf_call *call, char *claim);
 /* Frees what the call has collected and nobody took out. */
 void hf_call_clear(struct hf_call *call);
 typedef struct hf_call HfCall;

@@ -3,6 +3,7 @@
 #include "holder.h"
 
 #include <string.h>
+#include <time.h>
 
 Holder *holder_new(const struct hf_holder *facts, HolderSource source)
 {
@@ -73,15 +74,41 @@ gboolean mode_compatible(hf_mode a, hf_mode b)
     return a != HF_MODE_EXCLUSIVE && b != HF_MODE_EXCLUSIVE;
 }
 
+/* The end of the year 9999; later years have more digits. */
+#define TIME_MAX_SECONDS 253402300799
+
+static char *time_put(char *p, int number, int digits, char behind)
+{
+    for (int i = digits; i-- > 0; number /= 10)
+        p[i] = (char)('0' + number % 10);
+    p[digits] = behind;
+    return p + digits + 1;
+}
+
+const char *time_format(gint64 usec, char text[static TIME_BYTES])
+{
+    time_t seconds = usec / G_USEC_PER_SEC;
+    struct tm tm;
+    char *p = text;
+
+    if (usec < 0 || seconds > TIME_MAX_SECONDS || !gmtime_r(&seconds, &tm))
+        return strcpy(text, "1970-01-01T00:00:00.000000Z");
+    p = time_put(p, tm.tm_year + 1900, 4, '-');
+    p = time_put(p, tm.tm_mon + 1, 2, '-');
+    p = time_put(p, tm.tm_mday, 2, 'T');
+    p = time_put(p, tm.tm_hour, 2, ':');
+    p = time_put(p, tm.tm_min, 2, ':');
+    p = time_put(p, tm.tm_sec, 2, '.');
+    p = time_put(p, (int)(usec % G_USEC_PER_SEC), 6, 'Z');
+    *p = '\0';
+    return text;
+}
+
 char *time_to_iso8601(gint64 usec)
 {
-    g_autoptr(GDateTime) seconds = g_date_time_new_from_unix_utc(usec / G_USEC_PER_SEC);
-    g_autofree char *text = NULL;
+    char text[TIME_BYTES];
 
-    if (!seconds)
-        return g_strdup("1970-01-01T00:00:00.000000Z");
-    text = g_date_time_format(seconds, "%Y-%m-%dT%H:%M:%S");
-    return g_strdup_printf("%s.%06dZ", text, (int)(usec % G_USEC_PER_SEC));
+    return g_strdup(time_format(usec, text));
 }
 
 char *text_for_people(const char *text)

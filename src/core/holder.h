@@ -51,6 +51,9 @@ gboolean mode_compatible(hf_mode a, hf_mode b);
 
 /* "2026-01-31T10:42:07.123456Z", a new string, of microseconds since 1970-01-01 UTC, and back. */
 char *time_to_iso8601(gint64 usec);
+/* The same into `text`, which it returns. */
+#define TIME_BYTES 32
+const char *time_format(gint64 usec, char text[static TIME_BYTES]);
 
 /* A copy of text from somebody else that is safe to show: valid UTF-8, no control characters. */
 char *text_for_people(const char *text);

@@ -29,10 +29,14 @@ gboolean identity_needs_facts(const IdentityRules *rules, const char *path)
 
 char *identity_claim(const struct stat *st)
 {
+    char text[64]; /* "file:", three numbers of at most 10, 10 and 20 digits */
+
     if (S_ISBLK(st->st_mode))
-        return g_strdup_printf("block:%u:%u", major(st->st_rdev), minor(st->st_rdev));
-    return g_strdup_printf("file:%u:%u:%llu", major(st->st_dev), minor(st->st_dev),
-                           (unsigned long long)st->st_ino);
+        g_snprintf(text, sizeof(text), "block:%u:%u", major(st->st_rdev), minor(st->st_rdev));
+    else
+        g_snprintf(text, sizeof(text), "file:%u:%u:%llu", major(st->st_dev), minor(st->st_dev),
+                   (unsigned long long)st->st_ino);
+    return g_strdup(text);
 }
 
 char *identity_lv_key(const char *dm_uuid)

@@ -201,6 +201,16 @@ static gboolean conn_flush(Conn *conn)
 
 void conn_send(Conn *conn, const void *data, gsize len)
 {
+    if (!conn->out) { /* mostly there is room for all of it */
+        ssize_t n = send(conn->fd, data, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+        if (n == (ssize_t)len) {
+            conn_update(conn);
+            return;
+        }
+        data = (const guint8 *)data + MAX(n, 0);
+        len -= (gsize)MAX(n, 0);
+    }
     if (!conn->out)
         conn->out = g_byte_array_new();
     /* a client that is always a little behind: what it has read is not kept */

@@ -185,7 +185,7 @@ static void inspect_seen(Op *op, void *data)
         inspect->all_free = inspect->all_free && item->is_free;
         for (guint i = 0; i < item->claims->len; i++)
             g_ptr_array_add(inspect->claims, g_strdup(g_ptr_array_index(item->claims, i)));
-        for (guint i = 0; i < item->holders->len; i++)
+        for (guint i = 0; item->holders && i < item->holders->len; i++)
             g_ptr_array_add(inspect->result.holders,
                             holder_copy(g_ptr_array_index(item->holders, i)));
     }

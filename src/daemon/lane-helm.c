@@ -44,8 +44,9 @@
 #define HELM_REPLACE_USEC (50 * G_TIME_SPAN_MILLISECOND)
 /* A lane with a job that is older than this is not tried. */
 #define HELM_OLD_USEC (20 * G_TIME_SPAN_MILLISECOND)
-/* More than this take so long that a thread's wake-up does not matter. */
-#define HELM_MAX_ITEMS 32
+/* What would take longer, going by the lane's last job, goes to a thread: its wake-up does not
+ * matter then, and the stand-in would come in between. */
+#define HELM_MAX_USEC 800
 /* The loop looks for other events after so many jobs. */
 #define HELM_AT_ONCE 64
 /* As much as a process's first thread usually has: the whole daemon may run on it. It costs what is
@@ -217,11 +218,12 @@ gboolean helm_takes(Lane *lane, const LaneJob *job)
 {
     LaneHub *hub = lane->hub;
     const LaneJob *oldest = lane->under_way.head ? lane->under_way.head->data : NULL;
+    guint64 usec = GPOINTER_TO_UINT(g_hash_table_lookup(hub->quick, lane->name));
 
-    if (!hub->helm.steer || job->items > HELM_MAX_ITEMS ||
+    if (!hub->helm.steer ||
         (oldest && job->submitted_usec - oldest->submitted_usec > HELM_OLD_USEC))
         return FALSE;
-    return g_hash_table_contains(hub->quick, lane->name);
+    return usec > 0 && usec * MAX(job->items, 1) <= HELM_MAX_USEC;
 }
 
 static void helm_leave(Helm *helm, LaneJob *job, LaneHub *hub)

@@ -44,8 +44,10 @@ struct LaneHub {
     gboolean quit;
 
     Helm helm;
-    GQueue here;       /* of LaneJob: to be run by the main thread itself; main thread only */
-    GHashTable *quick; /* names of lanes whose last job was quick; main thread only */
+    GQueue here; /* of LaneJob: to be run by the main thread itself; main thread only */
+    /* names of lanes whose last job was quick -> usec that it took for each item; main thread only
+     */
+    GHashTable *quick;
 };
 
 struct Lane {

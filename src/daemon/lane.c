@@ -25,7 +25,7 @@
 /* Storage that takes no longer than this for a lock answers from memory: on local file systems it
  * is 5 to 50 us. */
 #define LANE_QUICK_USEC 100
-#define LANE_QUICK_ITEMS 32
+#define LANE_QUICK_ITEMS 128
 /* Their names are remembered, which is all that is kept of a lane without jobs. */
 #define LANE_MAX_QUICK 1024
 
@@ -262,19 +262,18 @@ void lane_hub_threads(LaneHub *hub, guint *ret_threads, guint *ret_idle)
 void lane_judge(LaneHub *hub, const LaneJob *job)
 {
     const char *name = job->lane->name;
-    gboolean quick =
-        !job->not_run &&
-        job->took_usec <= LANE_QUICK_USEC * (gint64)CLAMP(job->items, 1, LANE_QUICK_ITEMS);
+    guint items = job->items == LANE_NEVER_HERE ? 1 : CLAMP(job->items, 1, LANE_QUICK_ITEMS);
+    gpointer usec = GUINT_TO_POINTER((guint)CLAMP(job->took_usec / items, 1, G_MAXINT));
 
-    if (quick == g_hash_table_contains(hub->quick, name))
-        return;
-    if (!quick) {
+    if (job->not_run || job->took_usec > LANE_QUICK_USEC * (gint64)items) {
         g_hash_table_remove(hub->quick, name);
         return;
     }
+    if (g_hash_table_lookup(hub->quick, name) == usec)
+        return;
     if (g_hash_table_size(hub->quick) >= LANE_MAX_QUICK)
         g_hash_table_remove_all(hub->quick); /* each is found again by its next job */
-    g_hash_table_add(hub->quick, g_strdup(name));
+    g_hash_table_replace(hub->quick, g_strdup(name), usec);
 }
 
 static void lane_deal_with_finished(LaneHub *hub)

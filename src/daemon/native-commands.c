@@ -47,20 +47,12 @@ static gboolean session_lease_required(Session *session, const NativeArguments *
 static void session_acquired(GPtrArray *leases, const Fault *fault, void *data)
 {
     Session *session = data;
-    json_object *result, *array;
 
     session->acquire = NULL;
-    if (fault) {
+    if (fault)
         session_error(session, fault);
-    } else {
-        array = json_object_new_array();
-        for (guint i = 0; i < leases->len; i++)
-            json_object_array_add(
-                array, native_lease(g_ptr_array_index(leases, i), session_host(session)));
-        result = json_object_new_object();
-        json_object_object_add(result, "leases", array);
-        session_return(session, result);
-    }
+    else
+        session_return_leases(session, leases);
     conn_resume(session->conn);
 }
 
@@ -252,8 +244,7 @@ static void session_release(Session *session, const NativeArguments *arguments)
 static void session_query_leases(Session *session, const NativeArguments *arguments)
 {
     g_autoptr(GPtrArray) leases = table_list(session->context->engine->table);
-    json_object *result = json_object_new_object();
-    json_object *array = json_object_new_array();
+    g_autoptr(GPtrArray) wanted = g_ptr_array_new();
     guint guesses = 100; /* each reads a directory of /proc: the list must not hold up others */
 
     for (guint i = 0; i < leases->len; i++) {
@@ -266,10 +257,9 @@ static void session_query_leases(Session *session, const NativeArguments *argume
             continue;
         if (guesses > 0 && refusal_learn_disk(lease))
             guesses--;
-        json_object_array_add(array, native_lease(lease, session_host(session)));
+        g_ptr_array_add(wanted, lease);
     }
-    json_object_object_add(result, "leases", array);
-    session_return(session, result);
+    session_return_leases(session, wanted);
 }
 
 static json_object *session_inspect_value(const InspectResult *seen, const char *disk)

@@ -37,6 +37,7 @@ typedef struct Command {
 
 /* Answers the current request; take `value` over. */
 void session_return(Session *session, json_object *value);
+void session_return_leases(Session *session, GPtrArray *leases);
 void session_error(Session *session, const Fault *fault);
 /* The owner's leases last until this connection is closed; `name` is what the vault has it under,
  * NULL if it is to be stored. */

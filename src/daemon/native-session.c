@@ -29,6 +29,12 @@ void session_return(Session *session, json_object *value)
     native_request_clear(&session->request);
 }
 
+void session_return_leases(Session *session, GPtrArray *leases)
+{
+    session_send(session, native_encode_leases(&session->request, leases, session_host(session)));
+    native_request_clear(&session->request);
+}
+
 void session_error(Session *session, const Fault *fault)
 {
     session_send(session, native_encode_error(&session->request, fault));
@@ -224,16 +230,10 @@ static json_object *session_event_data(SessionContext *context, EngineEvent even
                                        const char *text)
 {
     const char *host = context->engine->config.host;
-    json_object *data;
 
     if (event == EVENT_LEASE_REFUSED)
         return native_refusal(fault, owner, host);
-    if (!lease)
-        return native_owner(owner, host);
-    data = native_lease(lease, host);
-    if (text)
-        json_object_object_add(data, "reason", native_string(text));
-    return data;
+    return lease ? native_lease(lease, host, text) : native_owner(owner, host);
 }
 
 static gboolean session_wants_event(const Session *session, const char *name)

@@ -159,7 +159,7 @@ static int op_run_acquire(Op *op, OpItem *item, struct hf_call *call)
     if (!item->disk && *item->resource.space)
         item->disk = identity_guess_disk(op->owner->pid, item->resource.key, &claim);
     if (claim) /* so that another hash of the same file is found to be in the way */
-        hf_call_claim(call, "%s", claim);
+        call_take_claim(call, g_steal_pointer(&claim));
     resource.disk = owner.disk = item->disk;
     if (driver->acquire(call, item->space, &resource, &owner, &item->handle) < 0)
         return -1;

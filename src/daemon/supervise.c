@@ -17,6 +17,7 @@
 #include "engine.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -40,13 +41,21 @@ typedef struct OwnerWatch {
 /* Field 22 of /proc/PID/stat, counted from behind the name, which may contain anything. */
 static guint64 supervise_start_ticks(pid_t pid)
 {
-    g_autofree char *path = g_strdup_printf("/proc/%d/stat", (int)pid);
-    g_autofree char *text = NULL;
     unsigned long long ticks = 0;
+    char text[1024]; /* a name of at most 64 bytes and 22 numbers, and more that is not needed */
     const char *p;
+    ssize_t n;
+    int fd;
 
-    if (!g_file_get_contents(path, &text, NULL, NULL))
+    g_snprintf(text, sizeof(text), "/proc/%d/stat", (int)pid);
+    fd = open(text, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
         return 0;
+    n = read(fd, text, sizeof(text) - 1);
+    close(fd);
+    if (n <= 0)
+        return 0;
+    text[n] = '\0';
     p = strrchr(text, ')');
     if (!p || sscanf(p + 1,
                      " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d "

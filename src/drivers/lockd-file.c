@@ -10,6 +10,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "core/driver.h"
 #include "core/identity.h"
 #include "protocol/record.h"
 
@@ -263,9 +264,7 @@ gboolean lockd_is_remote(int fd)
 
 void lockd_claim(struct hf_call *call, const struct stat *st)
 {
-    g_autofree char *claim = identity_claim(st);
-
-    hf_call_claim(call, "%s", claim);
+    call_take_claim(call, identity_claim(st));
 }
 
 static gboolean lockd_stat(const char *space, const char *key, struct stat *ret_st)

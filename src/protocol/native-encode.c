@@ -4,6 +4,10 @@
 
 #include <string.h>
 
+#define NATIVE_STYLE (JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE)
+/* About as much as one has. */
+#define NATIVE_LEASE_BYTES 400
+
 json_object *native_string(const char *text)
 {
     g_autofree char *valid = NULL;
@@ -26,19 +30,132 @@ static json_object *native_pid(pid_t pid)
     return pid ? json_object_new_int(pid) : NULL;
 }
 
-json_object *native_owner(const Owner *owner, const char *host)
+/* ---- owners and leases, as text -------------------------------------------------------- */
+
+/* Leases come by the thousand, and are what every acquire is answered with: a tree of them, to be
+ * written out and freed at once, would cost more than to lock them. */
+
+static void native_put_escaped(GString *out, const char *text)
+{
+    static const char digits[] = "0123456789abcdef";
+    static const char named[] = "\bb\nn\rr\tt\ff\"\"\\\\";
+
+    for (const char *p = text; *p; p++) {
+        const char *name = strchr(named, *p);
+
+        if ((guchar)*p >= ' ' && *p != '"' && *p != '\\') {
+            g_string_append_c(out, *p);
+        } else if (name && (name - named) % 2 == 0) {
+            g_string_append_c(out, '\\');
+            g_string_append_c(out, name[1]);
+        } else {
+            g_string_append(out, "\\u00");
+            g_string_append_c(out, digits[*p >> 4 & 15]);
+            g_string_append_c(out, digits[*p & 15]);
+        }
+    }
+}
+
+/* null for NULL; made valid UTF-8. */
+static void native_put_string(GString *out, const char *text)
+{
+    const char *p = text;
+
+    if (!text) {
+        g_string_append(out, "null");
+        return;
+    }
+    g_string_append_c(out, '"');
+    while (*p >= ' ' && *p <= '~' && *p != '"' && *p != '\\')
+        p++;
+    if (!*p) { /* as mostly */
+        g_string_append_len(out, text, p - text);
+    } else {
+        g_autofree char *valid = g_utf8_make_valid(text, -1);
+
+        native_put_escaped(out, valid);
+    }
+    g_string_append_c(out, '"');
+}
+
+static void native_put_member(GString *out, const char *name, const char *text)
+{
+    g_string_append(out, name);
+    native_put_string(out, text);
+}
+
+static void native_put_owner(GString *out, const Owner *owner, const char *host)
 {
     static const char *const states[] = {"running", "stopping", "gone"};
-    json_object *object = json_object_new_object();
 
-    json_object_object_add(object, "name", native_string(owner->name));
-    json_object_object_add(object, "uuid", native_string(owner->uuid));
-    json_object_object_add(object, "uri", native_string(owner->uri));
-    json_object_object_add(object, "pid", native_pid(owner->pid));
-    json_object_object_add(object, "host", native_string(host));
-    json_object_object_add(object, "state", json_object_new_string(states[owner->state]));
+    native_put_member(out, "{\"name\":", owner->name);
+    native_put_member(out, ",\"uuid\":", owner->uuid);
+    native_put_member(out, ",\"uri\":", owner->uri);
+    if (owner->pid)
+        g_string_append_printf(out, ",\"pid\":%d", (int)owner->pid);
+    else
+        g_string_append(out, ",\"pid\":null");
+    native_put_member(out, ",\"host\":", host);
+    native_put_member(out, ",\"state\":", states[owner->state]);
+    g_string_append_c(out, '}');
+}
+
+static void native_put_lease(GString *out, const Lease *lease, const char *host, const char *reason)
+{
+    const Resource *resource = lease_resource(lease);
+    char since[TIME_BYTES];
+
+    native_put_member(out, "{\"disk\":", lease->disk);
+    native_put_member(out, ",\"driver\":", resource->driver->api.name);
+    native_put_member(out, ",\"lockspace\":", resource->space);
+    native_put_member(out, ",\"key\":", resource->key);
+    native_put_member(out, ",\"mode\":", mode_to_string(lease->mode));
+    native_put_member(
+        out, ",\"since\":", lease->since_usec ? time_format(lease->since_usec, since) : NULL);
+    g_string_append(out, ",\"claims\":[");
+    for (guint i = 0; i < lease->claims->len; i++)
+        native_put_member(out, i ? "," : "", g_ptr_array_index(lease->claims, i));
+    g_string_append(out, "],\"owner\":");
+    native_put_owner(out, lease->owner, host);
+    if (reason)
+        native_put_member(out, ",\"reason\":", reason);
+    g_string_append_c(out, '}');
+}
+
+static int native_write_text(json_object *object, struct printbuf *out, int level, int flags)
+{
+    (void)level;
+    (void)flags;
+    return printbuf_memappend(out, json_object_get_string(object),
+                              json_object_get_string_len(object));
+}
+
+static json_object *native_text(GString *text)
+{
+    json_object *object = json_object_new_string_len(text->str, (int)text->len);
+
+    json_object_set_serializer(object, native_write_text, NULL, NULL);
+    g_string_free(text, TRUE);
     return object;
 }
+
+json_object *native_owner(const Owner *owner, const char *host)
+{
+    GString *text = g_string_new(NULL);
+
+    native_put_owner(text, owner, host);
+    return native_text(text);
+}
+
+json_object *native_lease(const Lease *lease, const char *host, const char *reason)
+{
+    GString *text = g_string_new(NULL);
+
+    native_put_lease(text, lease, host, reason);
+    return native_text(text);
+}
+
+/* ---- values as trees ------------------------------------------------------------------- */
 
 static void native_add_resource(json_object *object, const char *driver, const char *space,
                                 const char *key)
@@ -46,23 +163,6 @@ static void native_add_resource(json_object *object, const char *driver, const c
     json_object_object_add(object, "driver", native_string(driver));
     json_object_object_add(object, "lockspace", native_string(space));
     json_object_object_add(object, "key", native_string(key));
-}
-
-json_object *native_lease(const Lease *lease, const char *host)
-{
-    json_object *object = json_object_new_object();
-    json_object *claims = json_object_new_array();
-    const Resource *resource = lease_resource(lease);
-
-    json_object_object_add(object, "disk", native_string(lease->disk));
-    native_add_resource(object, resource->driver->api.name, resource->space, resource->key);
-    json_object_object_add(object, "mode", json_object_new_string(mode_to_string(lease->mode)));
-    json_object_object_add(object, "since", native_time(lease->since_usec));
-    for (guint i = 0; i < lease->claims->len; i++)
-        json_object_array_add(claims, native_string(g_ptr_array_index(lease->claims, i)));
-    json_object_object_add(object, "claims", claims);
-    json_object_object_add(object, "owner", native_owner(lease->owner, host));
-    return object;
 }
 
 json_object *native_holder(const Holder *holder)
@@ -134,8 +234,7 @@ json_object *native_refusal(const Fault *fault, const Owner *owner, const char *
 /* Takes the object over. */
 static char *native_line(json_object *object)
 {
-    const char *text = json_object_to_json_string_ext(object, JSON_C_TO_STRING_PLAIN |
-                                                                  JSON_C_TO_STRING_NOSLASHESCAPE);
+    const char *text = json_object_to_json_string_ext(object, NATIVE_STYLE);
     char *line = g_strconcat(text, "\n", NULL);
 
     json_object_put(object);
@@ -155,6 +254,25 @@ char *native_encode_return(const NativeRequest *request, json_object *value)
     json_object_object_add(object, "return", value);
     native_add_id(object, request);
     return native_line(object);
+}
+
+char *native_encode_leases(const NativeRequest *request, GPtrArray *leases, const char *host)
+{
+    GString *out = g_string_sized_new(64 + leases->len * NATIVE_LEASE_BYTES);
+
+    g_string_append(out, "{\"return\":{\"leases\":[");
+    for (guint i = 0; i < leases->len; i++) {
+        if (i)
+            g_string_append_c(out, ',');
+        native_put_lease(out, g_ptr_array_index(leases, i), host, NULL);
+    }
+    g_string_append(out, "]}");
+    if (request->has_id) {
+        g_string_append(out, ",\"id\":");
+        g_string_append(out, json_object_to_json_string_ext(request->id, NATIVE_STYLE));
+    }
+    g_string_append(out, "}\n");
+    return g_string_free(out, FALSE);
 }
 
 char *native_encode_error(const NativeRequest *request, const Fault *fault)

@@ -71,7 +71,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(NativeArguments, native_arguments_free)
 
 /* Values for replies; each returns a new object. */
 json_object *native_owner(const Owner *owner, const char *host);
-json_object *native_lease(const Lease *lease, const char *host);
+/* `reason` may be NULL; only events have one. */
+json_object *native_lease(const Lease *lease, const char *host, const char *reason);
 json_object *native_holder(const Holder *holder);
 json_object *native_time(gint64 usec);        /* null for 0 */
 json_object *native_string(const char *text); /* null for NULL; made valid UTF-8 */
@@ -79,6 +80,8 @@ json_object *native_refusal(const Fault *fault, const Owner *owner, const char *
 
 /* Whole lines, with the line feed: new strings. They take `value` over. */
 char *native_encode_return(const NativeRequest *request, json_object *value);
+/* {"leases": [...]} as the value. */
+char *native_encode_leases(const NativeRequest *request, GPtrArray *leases, const char *host);
 char *native_encode_error(const NativeRequest *request, const Fault *fault);
 char *native_encode_event(const char *name, json_object *data, gint64 usec);
 char *native_encode_greeting(const char *version, const char *host, pid_t pid, gboolean full);

@@ -135,31 +135,106 @@ static void test_encode_event(void)
                     "\"timestamp\":\"2026-02-02T02:40:00.123456Z\"}\n");
 }
 
-static void test_encode_lease(void)
+static Lease *some_lease(Owner *owner, const char *disk, const char *key)
 {
     static const Driver driver = {.api = {.name = "lockd"}};
-    const Resource resource = {&driver, (char *)"/d", (char *)"k"};
-    g_autoptr(Owner) owner = owner_new("web1", NULL, NULL, 4711, 1);
-    Lease *lease = lease_new(owner, NULL, HF_MODE_READONLY, 1770000000123456);
-    json_object *object, *disk;
+    const Resource resource = {&driver, (char *)"/d", (char *)key};
+    Lease *lease = lease_new(owner, disk, HF_MODE_READONLY, 1770000000123456);
 
     lease_add_part(lease, &resource, NULL);
     lease_add_claim(lease, "file:8:1:4711");
-    object = native_lease(lease, "n3");
-    g_assert_true(json_object_object_get_ex(object, "disk", &disk));
+    return lease;
+}
+
+/* The first lease of a line that has one or more. */
+static json_object *first_lease(json_object *line)
+{
+    json_object *leases = json_object_object_get(json_object_object_get(line, "return"), "leases");
+
+    g_assert_true(json_object_is_type(leases, json_type_array));
+    return json_object_array_get_idx(leases, 0);
+}
+
+static void test_encode_lease(void)
+{
+    const NativeRequest request = {0};
+    g_autoptr(Owner) owner = owner_new("web1", NULL, NULL, 4711, 1);
+    g_autoptr(GPtrArray) leases = g_ptr_array_new();
+    g_autofree char *line = NULL;
+    json_object *object, *lease, *disk;
+
+    g_ptr_array_add(leases, some_lease(owner, NULL, "k"));
+    g_ptr_array_add(leases, some_lease(owner, "/b", "l"));
+    line = native_encode_leases(&request, leases, "n3");
+    object = assert_line(line);
+    lease = first_lease(object);
+    g_assert_true(json_object_object_get_ex(lease, "disk", &disk));
     g_assert_null(disk);
-    g_assert_cmpstr(member(object, "driver"), ==, "lockd");
-    g_assert_cmpstr(member(object, "lockspace"), ==, "/d");
-    g_assert_cmpstr(member(object, "key"), ==, "k");
-    g_assert_cmpstr(member(object, "mode"), ==, "readonly");
-    g_assert_cmpstr(member(object, "since"), ==, "2026-02-02T02:40:00.123456Z");
-    g_assert_cmpstr(json_object_to_json_string_ext(json_object_object_get(object, "claims"),
+    g_assert_cmpstr(member(lease, "driver"), ==, "lockd");
+    g_assert_cmpstr(member(lease, "lockspace"), ==, "/d");
+    g_assert_cmpstr(member(lease, "key"), ==, "k");
+    g_assert_cmpstr(member(lease, "mode"), ==, "readonly");
+    g_assert_cmpstr(member(lease, "since"), ==, "2026-02-02T02:40:00.123456Z");
+    g_assert_cmpstr(json_object_to_json_string_ext(json_object_object_get(lease, "claims"),
                                                    JSON_C_TO_STRING_PLAIN),
                     ==, "[\"file:8:1:4711\"]");
-    g_assert_cmpstr(member(object, "owner name"), ==, "web1");
-    g_assert_cmpstr(member(object, "owner state"), ==, "running");
+    g_assert_cmpstr(member(lease, "owner name"), ==, "web1");
+    g_assert_cmpstr(member(lease, "owner pid"), ==, "4711");
+    g_assert_cmpstr(member(lease, "owner state"), ==, "running");
+    g_assert_false(json_object_object_get_ex(lease, "reason", NULL));
+    json_object_put(object);
+    for (guint i = 0; i < leases->len; i++)
+        lease_free(g_ptr_array_index(leases, i));
+}
+
+/* None, an id, and a process that is not known. */
+static void test_encode_few_leases(void)
+{
+    g_autoptr(Owner) owner = owner_new(NULL, NULL, NULL, 0, 0);
+    g_autoptr(GPtrArray) leases = g_ptr_array_new();
+    g_autofree char *none = NULL, *event = NULL;
+    NativeRequest request;
+    json_object *object;
+    Lease *lease;
+
+    parse("{\"execute\":\"x\",\"id\":[1,\"a/b\"]}", &request);
+    none = native_encode_leases(&request, leases, "n3");
+    g_assert_cmpstr(none, ==, "{\"return\":{\"leases\":[]},\"id\":[1,\"a/b\"]}\n");
+    native_request_clear(&request);
+    lease = some_lease(owner, "/a", "k");
+    event = native_encode_event("LEASE_RELEASED", native_lease(lease, "n3", "owner-gone"), 1);
+    object = assert_line(event);
+    g_assert_cmpstr(member(object, "data reason"), ==, "owner-gone");
+    g_assert_cmpstr(member(object, "data owner pid"), ==, NULL);
     json_object_put(object);
     lease_free(lease);
+}
+
+/* What is written as text is what a tree would have been. */
+static void test_encode_lease_of_any_bytes(void)
+{
+    const NativeRequest request = {0};
+
+    for (int i = 0; i < 20000; i++) {
+        char name[12] = "";
+        g_autoptr(Owner) owner = NULL;
+        g_autoptr(GPtrArray) leases = g_ptr_array_new();
+        g_autofree char *line = NULL, *valid = NULL;
+        json_object *object;
+
+        for (size_t k = 0; k < sizeof(name) - 1; k++)
+            name[k] = (char)(i < 256 ? i : g_test_rand_int_range(i % 3 ? 0 : 1, 256));
+        valid = g_utf8_make_valid(name, -1);
+        owner = owner_new(name, NULL, NULL, 4711, 1);
+        g_ptr_array_add(leases, some_lease(owner, name, name));
+        line = native_encode_leases(&request, leases, name);
+        object = assert_line(line);
+        g_assert_cmpstr(member(first_lease(object), "disk"), ==, valid);
+        g_assert_cmpstr(member(first_lease(object), "key"), ==, valid);
+        g_assert_cmpstr(member(first_lease(object), "owner host"), ==, valid);
+        json_object_put(object);
+        lease_free(g_ptr_array_index(leases, 0));
+    }
 }
 
 int main(int argc, char **argv)
@@ -172,5 +247,7 @@ int main(int argc, char **argv)
     g_test_add_func("/native/encode-greeting", test_encode_greeting);
     g_test_add_func("/native/encode-event", test_encode_event);
     g_test_add_func("/native/encode-lease", test_encode_lease);
+    g_test_add_func("/native/encode-few-leases", test_encode_few_leases);
+    g_test_add_func("/native/encode-lease-of-any-bytes", test_encode_lease_of_any_bytes);
     return g_test_run();
 }
