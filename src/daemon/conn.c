@@ -24,6 +24,7 @@ struct ConnSet {
     int n_ready;
     const Conn *speaker; /* one that was served last; only to be compared */
     gboolean again;      /* and before that, and alone */
+    guint opened;        /* connections that were opened since the last look */
     GQueue conns;
     GQueue peeked;  /* of Conn: what they sent has been read, but is still in the socket */
     gsize buffered; /* bytes of unfinished messages of all connections */
@@ -95,9 +96,12 @@ int conn_set_wait(ConnSet *set, int timeout_msec)
     return result;
 }
 
-gboolean conn_set_has_one_speaker(const ConnSet *set)
+gboolean conn_set_has_one_speaker(ConnSet *set, int ready)
 {
-    return set->again;
+    guint opened = set->opened;
+
+    set->opened = 0;
+    return ready & CONN_READY ? set->again : opened == 1;
 }
 
 void conn_set_serve(ConnSet *set)
@@ -395,6 +399,7 @@ int conn_open(ConnSet *set, int fd, const struct ucred *peer, gboolean may_write
     }
     conn->events = EPOLLIN;
     g_queue_push_tail_link(&set->conns, &conn->link);
+    set->opened++;
     protocol->opened(conn);
     return 0;
 }

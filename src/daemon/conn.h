@@ -63,8 +63,9 @@ int conn_set_wait(ConnSet *set, int timeout_msec);
 #define CONN_LOOP_READY 2 /* sources of the event loop that the set was made with */
 /* Deals with the connections that conn_set_wait() has found. */
 void conn_set_serve(ConnSet *set);
-/* TRUE if the last two times it was one and the same connection: it may be about to speak again. */
-gboolean conn_set_has_one_speaker(const ConnSet *set);
+/* TRUE if a single connection may be about to speak: the same has done so the last two times, or it
+ * is new. `ready` is what conn_set_wait() said before. */
+gboolean conn_set_has_one_speaker(ConnSet *set, int ready);
 /* Closes all connections. */
 void conn_set_free(ConnSet *set);
 /* The one that was opened last. */

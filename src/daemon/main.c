@@ -325,7 +325,7 @@ static gboolean daemon_loop(Daemon *self, int *ret_code)
         }
         /* Several clients are served best by sleeping: there is more to do at each awakening. And
          * on a single processor the client cannot speak while it is looked for. */
-        if (may_linger && conn_set_has_one_speaker(self->conns) && (ready & CONN_READY))
+        if (may_linger && conn_set_has_one_speaker(self->conns, ready))
             until = now + DAEMON_LINGER_USEC;
         here = lane_hub_run_here(lanes);
         if (here == LANE_LOST)
