@@ -5,7 +5,6 @@
  */
 #include "closer.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -16,17 +15,15 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
-#include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "closer-private.h"
+
 /* Nobody else sends this one: systemctl kill and the like reach the closer, too. */
 #define CLOSER_SIGNAL (SIGRTMIN + 7)
-/* A close that takes longer hangs: what comes after it gets another process. */
-#define CLOSER_PATIENCE_MSEC 100
 /* Looks for the parent's end, 0.1 ms apart, after the signal that announces it. */
 #define CLOSER_LOOKS 10000
 /* How often a watcher looks that may get no signal. */
@@ -34,8 +31,6 @@
 /* Workers that hang and have been replaced: each waits for storage of its own. Of more than these
  * the remains are collected at the end. */
 #define CLOSER_RETIRED 64
-/* So many mounts get a process each; the files of further ones are closed by the last to end. */
-#define CLOSER_MOUNTS 256
 
 /* What the worker and its parent see. */
 struct closer_shared {
@@ -58,7 +53,7 @@ static struct closer {
     size_t name_len;
 } closer = {.pipe = {-1, -1}};
 
-static long long closer_now_msec(void)
+long long closer_now_msec(void)
 {
     struct timespec now;
 
@@ -66,8 +61,7 @@ static long long closer_now_msec(void)
     return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
 }
 
-/* So that who ends a program by its name does not end this one with it. */
-static void closer_rename(void)
+void closer_rename(void)
 {
     static const char title[] = "holdfast-closer";
 
@@ -78,125 +72,7 @@ static void closer_rename(void)
     }
 }
 
-/* ---- in the watcher: when its parent has ended ------------------------------------------ */
-
-static int closer_open_list(void)
-{
-    return open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-}
-
-/* Calls back for each open descriptor but that of the list itself, which this closes. */
-static void closer_each(int dir, void (*func)(int fd, int data), int data)
-{
-    char buffer[8192] __attribute__((aligned(16)));
-    long n;
-
-    if (dir < 0)
-        return;
-    while ((n = syscall(SYS_getdents64, dir, buffer, sizeof(buffer))) > 0) {
-        for (long at = 0; at < n;) {
-            const struct dirent64 *entry = (const struct dirent64 *)(const void *)(buffer + at);
-            int fd = 0;
-
-            at += entry->d_reclen;
-            for (const char *p = entry->d_name; fd >= 0 && *p; p++)
-                fd = *p >= '0' && *p <= '9' ? fd * 10 + (*p - '0') : -1;
-            if (fd >= 0 && fd != dir)
-                func(fd, data);
-        }
-    }
-    close(dir);
-}
-
-static void closer_close_socket(int fd, int data)
-{
-    int type;
-    socklen_t len = sizeof(type);
-
-    (void)data;
-    if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0)
-        syscall(SYS_close, fd);
-}
-
-int closer_mount(int fd)
-{
-    char path[64] = "/proc/self/fdinfo/", text[512], digits[16], *p;
-    int n = 0, info;
-    ssize_t len;
-
-    do
-        digits[n++] = (char)('0' + fd % 10);
-    while ((fd /= 10) > 0);
-    p = path + strlen(path);
-    while (n > 0)
-        *p++ = digits[--n];
-    *p = '\0';
-    info = open(path, O_RDONLY | O_CLOEXEC);
-    if (info < 0)
-        return -1;
-    len = read(info, text, sizeof(text) - 1);
-    close(info);
-    text[len > 0 ? len : 0] = '\0';
-    p = strstr(text, "mnt_id:\t");
-    if (!p)
-        return -1;
-    n = 0;
-    for (p += strlen("mnt_id:\t"); *p >= '0' && *p <= '9'; p++)
-        n = n * 10 + (*p - '0');
-    return n;
-}
-
-/* Asks the storage something before the first file is closed. Whoever else has these files, such as
- * systemd's first process, closes them at leisure meanwhile: the last to close a file has to wait
- * until its lock is given back, and with storage that hangs that must be us. */
-static void closer_close_on_mount(int fd, int mount)
-{
-    static int asked;
-    struct statfs unused;
-
-    if (closer_mount(fd) != mount)
-        return;
-    if (!asked++)
-        fstatfs(fd, &unused); /* no cache knows the answer */
-    /* not by close(): thread sanitizer would say that threads that hang still use the file */
-    syscall(SYS_close, fd);
-}
-
-/* The mounts that have a process, and how many of these are done; of whoever closes everything. */
-static int closer_mounts[CLOSER_MOUNTS];
-static int closer_n_mounts;
-static int *closer_n_done; /* in shared memory; atomic; may be NULL */
-static int closer_proc;    /* the mount of what these processes open themselves: leave it alone */
-
-/* One process for each mount that comes. */
-static void closer_on_mount(int fd, int data)
-{
-    int mount = closer_mount(fd);
-
-    (void)data;
-    for (int i = 0; i < closer_n_mounts; i++)
-        if (closer_mounts[i] == mount)
-            return;
-    if (mount < 0 || mount == closer_proc || closer_n_mounts == CLOSER_MOUNTS)
-        return;
-    closer_mounts[closer_n_mounts++] = mount;
-    if (syscall(SYS_clone, CLONE_FILES, NULL, NULL, NULL, NULL) == 0) {
-        closer_rename();
-        closer_each(closer_open_list(), closer_close_on_mount, mount);
-        if (closer_n_done)
-            __atomic_fetch_add(closer_n_done, 1, __ATOMIC_RELEASE);
-        _exit(0);
-    }
-}
-
-/* Everything but sockets. What is left after this is closed with the last process. */
-static void closer_close_files(void)
-{
-    int list = closer_open_list();
-
-    closer_proc = closer_mount(list);
-    closer_each(list, closer_on_mount, 0);
-}
+/* ---- in the watcher ------------------------------------------------------------------------ */
 
 /* True if the process's main thread has ended; others may be left, in the kernel. `stat` is its
  * file of that name in /proc. */
@@ -230,17 +106,18 @@ static void closer_watch(pid_t parent, const char *stat_path, int by_first)
     struct sigaction action = {.sa_handler = closer_on_signal};
     const struct timespec pause = {.tv_sec = CLOSER_LOOK_SECONDS};
     /* opened now: if our parent ever has as many files open as it may, so have we */
-    int list = closer_open_list();
+    int status = closer_open_status();
     int stat = open(stat_path, O_RDONLY | O_CLOEXEC);
     sigset_t others;
 
-    closer.watched[0] = list;
+    closer.watched[0] = status;
     closer.watched[1] = stat;
     sigaction(CLOSER_SIGNAL, &action, NULL);
     sigfillset(&others);
     sigdelset(&others, CLOSER_SIGNAL);
     prctl(PR_SET_PDEATHSIG, CLOSER_SIGNAL);
     closer_rename();
+    closer_shed();
     while (!closer_has_ended(parent, stat)) {
         struct timespec moment = {.tv_nsec = 100 * 1000};
 
@@ -252,8 +129,8 @@ static void closer_watch(pid_t parent, const char *stat_path, int by_first)
         nanosleep(&moment, NULL);
         closer_signalled = closer_signalled < CLOSER_LOOKS ? closer_signalled + 1 : 0;
     }
-    closer_each(list, closer_close_socket, 0);
-    closer_close_files();
+    closer_close_sockets(status);
+    closer_close_files(status, -1);
     _exit(0);
 }
 
@@ -272,6 +149,7 @@ static void closer_work(pid_t parent)
     sigdelset(&others, CLOSER_SIGNAL);
     prctl(PR_SET_PDEATHSIG, CLOSER_SIGNAL);
     closer_rename();
+    closer_shed();
     while (getppid() == parent) {
         while ((n = read(closer.pipe[0], &fd, sizeof(fd))) == sizeof(fd)) {
             close(fd);
@@ -307,7 +185,7 @@ static pid_t closer_clone(void)
     return child;
 }
 
-static void *closer_share(size_t size)
+void *closer_share(size_t size)
 {
     void *page = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
@@ -482,14 +360,6 @@ int closer_take_back(void)
 
 void closer_close_all(int patience_msec)
 {
-    long long until = closer_now_msec() + patience_msec;
-    struct timespec moment = {.tv_nsec = 100 * 1000};
-
-    closer_n_done = closer_share(sizeof(*closer_n_done));
-    if (!closer.watcher || !closer_n_done)
-        return; /* the end of the process does it */
-    closer_close_files();
-    while (__atomic_load_n(closer_n_done, __ATOMIC_ACQUIRE) < closer_n_mounts &&
-           closer_now_msec() < until)
-        nanosleep(&moment, NULL);
+    if (closer.watcher) /* otherwise the end of the process does it */
+        closer_close_files(closer_open_status(), closer_now_msec() + patience_msec);
 }

@@ -7,9 +7,8 @@
  * has the same table of descriptors (CLONE_FILES, see clone(2)), so that our own end closes nothing
  * and is over at once; nor does our closing one descriptor take the file away from under it.
  * When our main thread has ended, even though others hang in the kernel, it closes everything:
- * sockets first, so that whoever talks to us hears of it, and then, with a process for each mount,
- * the files. Those on storage that hangs keep one process each until it answers, and nobody waits
- * for that.
+ * sockets first, so that whoever talks to us hears of it, and then the files. Storage that hangs
+ * keeps one process for each mount until it answers, and nobody waits for that.
  *
  * All functions are for the main thread. Plain C: the keeper links nothing else.
  */

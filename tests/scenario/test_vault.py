@@ -513,7 +513,7 @@ def test_failure_at_the_start(start_daemon, background, fault):
                             env=daemon.env, timeout=60, check=False)
     assert result.returncode == 1
     assert expected in result.stderr
-    assert not daemon.members()
+    wait_until(lambda: not daemon.members(), "those who close files to end")
 
 
 def may_protect():
