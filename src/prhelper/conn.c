@@ -158,7 +158,9 @@ static gboolean conn_read(PrConn *conn, void *bytes, gsize len, gboolean with_fd
             n = recvmsg(conn->socket, &message, MSG_CMSG_CLOEXEC);
         if (n < 0 && errno == EINTR)
             continue;
-        if (!conn_take_fds(conn, &message, with_fd) || n <= 0)
+        /* a failure leaves the memory for descriptors as it was: with those of a call before, which
+         * have been closed and may be another thread's by now */
+        if (n <= 0 || !conn_take_fds(conn, &message, with_fd))
             return FALSE;
         if (with_fd)
             atomic_store_explicit(&conn->half, true, memory_order_relaxed);
