@@ -345,11 +345,11 @@ def test_whole_set_with_bad_storage(mounted, vm, image):
 # Holds a lease on a file, as an NFS server does for a client, until it is told that somebody wants it.
 HOLD_LEASE = """
 import fcntl, os, signal, sys, time
-signal.signal(signal.SIGIO, lambda *_: None)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGIO])
 fd = os.open(sys.argv[1], os.O_RDWR)
 fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
 print("leased", flush=True)
-signal.pause()
+signal.sigwait([signal.SIGIO])
 time.sleep(0.3)
 fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
 print("given back", flush=True)
