@@ -52,6 +52,7 @@ void identity_facts_free(IdentityFacts *facts);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(IdentityFacts, identity_facts_free)
 
 /* The resources of a disk: an array of IdentityName, the first is stock's. Pure. */
+#define IDENTITY_MAX_NAMES 3 /* as many at most */
 GPtrArray *identity_names(const IdentityRules *rules, const char *path, const IdentityFacts *facts);
 void identity_name_free(IdentityName *name);
 

@@ -6,20 +6,14 @@
 
 #include "acquire-private.h"
 
-static void acquire_resource_free(gpointer data)
-{
-    resource_clear(data);
-    g_free(data);
-}
-
 static void acquire_want_free(gpointer data)
 {
     Want *want = data;
 
     g_free(want->disk);
     g_free(want->format);
-    g_ptr_array_unref(want->resources);
-    g_array_unref(want->flags);
+    for (guint i = 0; i < want->n_resources; i++)
+        resource_clear(&want->resources[i]);
     identity_facts_free(want->facts);
     g_free(want);
 }
@@ -46,8 +40,6 @@ static Want *acquire_add(Acquire *acquire, const char *disk, hf_mode mode)
     want->acquire = acquire;
     want->disk = g_strdup(disk);
     want->mode = mode;
-    want->resources = g_ptr_array_new_with_free_func(acquire_resource_free);
-    want->flags = g_array_new(FALSE, FALSE, sizeof(unsigned));
     g_ptr_array_add(acquire->wants, want);
     return want;
 }
@@ -55,11 +47,9 @@ static Want *acquire_add(Acquire *acquire, const char *disk, hf_mode mode)
 static void acquire_want_resource(Want *want, const Driver *driver, const char *space,
                                   const char *key, unsigned flags)
 {
-    Resource *resource = g_new0(Resource, 1);
-
-    resource_init(resource, driver, space, key);
-    g_ptr_array_add(want->resources, resource);
-    g_array_append_val(want->flags, flags);
+    g_assert(want->n_resources < IDENTITY_MAX_NAMES);
+    resource_init(&want->resources[want->n_resources], driver, space, key);
+    want->flags[want->n_resources++] = flags;
 }
 
 void acquire_add_disk(Acquire *acquire, const char *path, hf_mode mode)
@@ -136,11 +126,10 @@ static void acquire_prepare(Acquire *acquire)
     for (guint i = 0; i < acquire->wants->len; i++) {
         Want *want = g_ptr_array_index(acquire->wants, i);
 
-        for (guint k = 0; !want->existing && k < want->resources->len; k++) {
-            const Resource *resource = g_ptr_array_index(want->resources, k);
+        for (guint k = 0; !want->existing && k < want->n_resources; k++) {
+            const Resource *resource = &want->resources[k];
             Op *op = acquire_op_for(acquire, op_lane(acquire->engine, resource));
-            OpItem *item = op_add(op, resource, want->disk, want->mode,
-                                  g_array_index(want->flags, unsigned, k));
+            OpItem *item = op_add(op, resource, want->disk, want->mode, want->flags[k]);
 
             item->data = want;
         }
@@ -160,7 +149,7 @@ static void acquire_apply_rules(Acquire *acquire, Want *want)
     const Engine *engine = acquire->engine;
     g_autoptr(GPtrArray) names = NULL;
 
-    if (want->by_name || want->resources->len > 0)
+    if (want->by_name || want->n_resources > 0)
         return;
     names = identity_names(&engine->config.rules, want->disk, want->facts);
     for (guint i = 0; i < names->len; i++) {
@@ -174,7 +163,7 @@ static void acquire_apply_rules(Acquire *acquire, Want *want)
 /* Does the owner hold it already? FALSE if it does in a way that refuses the request. */
 static gboolean acquire_find_existing(Acquire *acquire, Want *want)
 {
-    const Resource *resource = g_ptr_array_index(want->resources, 0);
+    const Resource *resource = &want->resources[0];
     Lease *lease = table_find_owned(acquire->engine->table, acquire->owner, resource);
     g_autoptr(GPtrArray) conflict = NULL;
 
@@ -194,8 +183,8 @@ static gboolean acquire_find_existing(Acquire *acquire, Want *want)
 
 Fault *acquire_twice(const Want *want, const Want *other)
 {
-    g_autofree char *subject = refusal_subject(g_ptr_array_index(want->resources, 0), want->disk);
-    g_autofree char *second = refusal_subject(g_ptr_array_index(other->resources, 0), other->disk);
+    g_autofree char *subject = refusal_subject(&want->resources[0], want->disk);
+    g_autofree char *second = refusal_subject(&other->resources[0], other->disk);
     Fault *fault;
 
     if (strcmp(subject, second) == 0)
@@ -221,7 +210,7 @@ static gboolean acquire_names_twice(Acquire *acquire)
     for (guint i = 0; i < acquire->wants->len; i++) {
         const Want *want = g_ptr_array_index(acquire->wants, i);
 
-        if (!g_hash_table_add(seen, g_ptr_array_index(want->resources, 0))) {
+        if (!g_hash_table_add(seen, (gpointer)&want->resources[0])) {
             acquire_fail(acquire, acquire_twice(want, want));
             return TRUE;
         }
@@ -232,7 +221,7 @@ static gboolean acquire_names_twice(Acquire *acquire)
 /* FALSE if the want's driver knows only exclusive locks and another is asked for. */
 static gboolean acquire_driver_shares(Acquire *acquire, const Want *want)
 {
-    const Resource *resource = g_ptr_array_index(want->resources, 0);
+    const Resource *resource = &want->resources[0];
     g_autofree char *subject = NULL;
 
     if (want->mode == HF_MODE_EXCLUSIVE || (resource->driver->api.capabilities & HF_CAN_SHARE))

@@ -7,9 +7,10 @@
 typedef struct Want {
     Acquire *acquire;
     char *disk;
-    char *format;         /* the disk is to be a safe image of it; NULL: nobody looks */
-    GPtrArray *resources; /* of Resource (owned), once named */
-    GArray *flags;        /* of unsigned, one for each resource */
+    char *format; /* the disk is to be a safe image of it; NULL: nobody looks */
+    Resource resources[IDENTITY_MAX_NAMES]; /* once named */
+    unsigned flags[IDENTITY_MAX_NAMES];
+    guint n_resources;
     IdentityFacts *facts;
     hf_mode mode;
     gboolean by_name; /* the resource was given; no rules apply */

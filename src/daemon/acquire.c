@@ -138,8 +138,7 @@ static Fault *acquire_busy(Acquire *acquire, const Want *want, GPtrArray *leases
 static gboolean acquire_still_has(Acquire *acquire, Want *want)
 {
     g_autoptr(GPtrArray) none = NULL;
-    Lease *lease = table_find_owned(acquire->engine->table, acquire->owner,
-                                    g_ptr_array_index(want->resources, 0));
+    Lease *lease = table_find_owned(acquire->engine->table, acquire->owner, &want->resources[0]);
 
     if (lease && lease->state == LEASE_HELD && lease->mode == want->mode) {
         want->lease = lease;
@@ -213,8 +212,8 @@ static void acquire_commit(Acquire *acquire)
 static Fault *acquire_busy(Acquire *acquire, const Want *want, GPtrArray *leases,
                            GPtrArray *holders)
 {
-    return refusal_new(acquire->engine, acquire->owner, g_ptr_array_index(want->resources, 0),
-                       want->disk, want->mode, leases, holders);
+    return refusal_new(acquire->engine, acquire->owner, &want->resources[0], want->disk, want->mode,
+                       leases, holders);
 }
 
 /* TRUE if it is worth waiting: all of these leases are about to go, or are part of a request whose
@@ -289,8 +288,7 @@ static gboolean acquire_is_repetition(const Acquire *acquire, const Want *want, 
 
     return lease && acquire->style == ACQUIRE_REPEATABLE && lease->state == LEASE_HELD &&
            lease->mode == want->mode &&
-           table_find_owned(acquire->engine->table, acquire->owner,
-                            g_ptr_array_index(want->resources, 0)) == lease;
+           table_find_owned(acquire->engine->table, acquire->owner, &want->resources[0]) == lease;
 }
 
 void acquire_refused(Acquire *acquire, const Want *want, GPtrArray *leases, GPtrArray *holders)

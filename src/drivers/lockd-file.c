@@ -140,16 +140,37 @@ static int lockd_open_disk(struct hf_call *call, const char *path, gboolean writ
     return 0;
 }
 
-static int lockd_open_in(const char *space, const char *key, guint64 flags, guint64 mode)
+/* The path of a lock file, or with "" as its lockspace of a disk. FALSE with errno if it is too long
+ * to be one. */
+static gboolean lockd_path(const char *space, const char *key, char path[static PATH_MAX])
 {
+    if (g_snprintf(path, PATH_MAX, "%s%s%s", space, *space ? "/" : "", key) < PATH_MAX)
+        return TRUE;
+    errno = ENAMETOOLONG;
+    return FALSE;
+}
+
+/* A name without a slash cannot leave its directory, if it is no link. */
+static int lockd_open_plain(const char *space, const char *key, int flags, mode_t mode)
+{
+    char path[PATH_MAX];
+
+    return lockd_path(space, key, path) ? open(path, flags | O_NOFOLLOW, mode) : -1;
+}
+
+static int lockd_open_in(const char *space, const char *key, int flags, mode_t mode)
+{
+    const int all = flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
     struct open_how how = {
-        .flags = flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY,
+        .flags = (unsigned)all,
         .mode = mode,
         .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
     };
-    int dir = open(space, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    int fd, err;
+    int dir, fd, err;
 
+    if (!strchr(key, '/'))
+        return lockd_open_plain(space, key, all, mode);
+    dir = open(space, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (dir < 0)
         return -1;
     fd = (int)syscall(SYS_openat2, dir, key, &how, sizeof(how));
@@ -162,21 +183,22 @@ static int lockd_open_in(const char *space, const char *key, guint64 flags, guin
 /* openat2() keeps the name inside the directory; this gives the usual suspects a clearer error. */
 gboolean lockd_name_stays(const char *key)
 {
-    g_auto(GStrv) parts = g_strsplit(key, "/", -1);
+    for (const char *part = key;; part++) {
+        size_t len = strcspn(part, "/");
 
-    if (!*key || *key == '/')
-        return FALSE;
-    for (char **part = parts; *part; part++)
-        if (!**part || strcmp(*part, "..") == 0 || strcmp(*part, ".") == 0)
+        if (len == 0 || (len <= 2 && strspn(part, ".") >= len))
             return FALSE;
-    return TRUE;
+        part += len;
+        if (!*part)
+            return TRUE;
+    }
 }
 
 static int lockd_open_lease(struct hf_call *call, const struct hf_resource *resource,
                             gboolean writable, int *ret_fd, struct stat *ret_st)
 {
     const char *space = resource->space, *key = resource->key;
-    guint64 flags = writable ? O_RDWR : O_RDONLY;
+    int flags = writable ? O_RDWR : O_RDONLY;
     gint64 until = 0;
     int fd;
 
@@ -269,9 +291,9 @@ void lockd_claim(struct hf_call *call, const struct stat *st)
 
 static gboolean lockd_stat(const char *space, const char *key, struct stat *ret_st)
 {
-    g_autofree char *path = *space ? g_build_filename(space, key, NULL) : g_strdup(key);
+    char path[PATH_MAX];
 
-    return lstat(path, ret_st) == 0;
+    return lockd_path(space, key, path) && lstat(path, ret_st) == 0;
 }
 
 gboolean lockd_exists(const char *space, const char *key)
@@ -281,11 +303,11 @@ gboolean lockd_exists(const char *space, const char *key)
     return lockd_stat(space, key, &st);
 }
 
-gboolean lockd_still_there(const char *space, const char *key, const struct stat *st)
+gboolean lockd_still_there(const char *space, const char *key, const struct stat *st,
+                           struct stat *ret_now)
 {
-    struct stat now;
-
-    return lockd_stat(space, key, &now) && now.st_dev == st->st_dev && now.st_ino == st->st_ino;
+    return lockd_stat(space, key, ret_now) && ret_now->st_dev == st->st_dev &&
+           ret_now->st_ino == st->st_ino;
 }
 
 gboolean lockd_was_replaced(const char *space, const char *key, const struct stat *st)
@@ -300,9 +322,10 @@ gboolean lockd_was_replaced(const char *space, const char *key, const struct sta
 
 int lockd_unlink(const char *space, const char *key, const struct stat *st)
 {
-    g_autofree char *path = g_build_filename(space, key, NULL);
+    char path[PATH_MAX];
+    struct stat now;
 
-    if (!lockd_still_there(space, key, st))
+    if (!lockd_path(space, key, path) || !lockd_still_there(space, key, st, &now))
         return 0; /* somebody else removed it; what is there now is not ours */
     return unlink(path) < 0 && errno != ENOENT ? -1 : 0;
 }
@@ -349,24 +372,20 @@ static int lockd_write_blocks(int fd, int slot, const char *blocks, gboolean wit
 }
 
 int lockd_write_record(struct hf_call *call, int fd, const struct hf_resource *resource,
-                       const struct hf_holder *owner, int *ret_slot)
+                       const struct hf_holder *owner, const struct stat *now, int *ret_slot)
 {
     char blocks[2 * RECORD_BLOCK];
-    struct stat now;
     int slot;
 
     *ret_slot = -1;
-    /* looked at now that it is locked: the holder before may have emptied it since it was opened */
-    if (fstat(fd, &now) < 0)
-        return lockd_fail(call, errno, "cannot look at lock file", resource->space, resource->key);
-    if (!lockd_may_write(fd, &now))
+    if (!lockd_may_write(fd, now))
         return 0;
     slot = lockd_take_slot(fd);
     if (slot < 0) /* more sharers than slots: they hold the lock all the same */
         return 0;
     record_encode_header(blocks);
     record_encode(blocks + RECORD_BLOCK, owner);
-    if (lockd_write_blocks(fd, slot, blocks, now.st_size == 0) < 0) {
+    if (lockd_write_blocks(fd, slot, blocks, now->st_size == 0) < 0) {
         int err = errno;
 
         if (owner->mode == HF_MODE_EXCLUSIVE && ftruncate(fd, 0) < 0)

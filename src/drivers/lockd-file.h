@@ -34,8 +34,9 @@ void lockd_claim(struct hf_call *call, const struct stat *st);
 /* TRUE if the name is one inside its directory. */
 gboolean lockd_name_stays(const char *key);
 gboolean lockd_exists(const char *space, const char *key);
-/* TRUE if the path still leads to the file that was opened (device and inode). */
-gboolean lockd_still_there(const char *space, const char *key, const struct stat *st);
+/* TRUE if the path still leads to the file that was opened (device and inode); what it is now. */
+gboolean lockd_still_there(const char *space, const char *key, const struct stat *st,
+                           struct stat *ret_now);
 /* TRUE if the path certainly leads to another file, or to none. */
 gboolean lockd_was_replaced(const char *space, const char *key, const struct stat *st);
 /* Removes the file if it still is the one that was opened. -1 with errno. */
@@ -44,9 +45,10 @@ int lockd_unlink(const char *space, const char *key, const struct stat *st);
 /* TRUE for a file that is empty or begins with our header: any other may be a disk. */
 gboolean lockd_may_write(int fd, const struct stat *st);
 /* Writes the owner's record into a free slot. A file that is not ours to write into gets none:
- * *ret_slot is -1 then. */
+ * *ret_slot is -1 then. `now` is what it is since it is locked: the holder before may have emptied
+ * it after it was opened. */
 int lockd_write_record(struct hf_call *call, int fd, const struct hf_resource *resource,
-                       const struct hf_holder *owner, int *ret_slot);
+                       const struct hf_holder *owner, const struct stat *now, int *ret_slot);
 /* Empties the slot, or with `all` the file. -1 with errno. */
 int lockd_clear_record(int fd, int slot, gboolean all);
 /* Tells the call of every living record; their number. */

@@ -115,7 +115,7 @@ static int lockd_try(struct hf_call *call, LockdHandle *handle, const struct hf_
 {
     gboolean direct = !*handle->space;
     struct flock lock;
-    struct stat st;
+    struct stat st, now;
 
     if (lockd_open(call, resource, TRUE, &handle->fd, &st) < 0)
         return -1;
@@ -130,13 +130,13 @@ static int lockd_try(struct hf_call *call, LockdHandle *handle, const struct hf_
         hf_call_error(call, HF_ERR_BUSY, err, NULL);
         return -1;
     }
-    if (!direct && !lockd_still_there(handle->space, handle->key, &st)) {
+    if (!direct && !lockd_still_there(handle->space, handle->key, &st, &now)) {
         close(handle->fd);
         handle->fd = -1;
         return 0;
     }
     lockd_claim(call, &st);
-    if (!direct && lockd_write_record(call, handle->fd, resource, owner, &handle->slot) < 0) {
+    if (!direct && lockd_write_record(call, handle->fd, resource, owner, &now, &handle->slot) < 0) {
         if (handle->autocreate && st.st_size == 0)
             lockd_unlink(handle->space, handle->key, &st);
         return -1;
@@ -253,12 +253,12 @@ static int lockd_adopt(struct hf_call *call, void *space, const struct hf_resour
 static int lockd_verify(struct hf_call *call, void *space, void *data)
 {
     const LockdHandle *handle = data;
-    struct stat st;
+    struct stat st, now;
 
     (void)space;
     if (fstat(handle->fd, &st) < 0)
         return lockd_fail(call, errno, "cannot look at", handle->space, handle->key);
-    if (*handle->space && !lockd_still_there(handle->space, handle->key, &st)) {
+    if (*handle->space && !lockd_still_there(handle->space, handle->key, &st, &now)) {
         hf_call_error(call, HF_ERR_STORAGE, ESTALE,
                       "lock file '%s' in '%s' was removed or replaced while it was held",
                       handle->key, handle->space);

@@ -300,14 +300,13 @@ char *native_encode_event(const char *name, json_object *data, gint64 usec)
 
 char *native_encode_greeting(const char *version, const char *host, pid_t pid, gboolean full)
 {
-    json_object *object = json_object_new_object();
-    json_object *greeting = json_object_new_object();
+    GString *out = g_string_sized_new(256);
 
-    json_object_object_add(greeting, "version", json_object_new_string(version));
-    json_object_object_add(greeting, "protocol", json_object_new_int(NATIVE_PROTOCOL_VERSION));
-    json_object_object_add(greeting, "host", native_string(host));
-    json_object_object_add(greeting, "pid", json_object_new_int(pid));
-    json_object_object_add(greeting, "access", json_object_new_string(full ? "full" : "read"));
-    json_object_object_add(object, "holdfast", greeting);
-    return native_line(object);
+    native_put_member(out, "{\"holdfast\":{\"version\":", version);
+    g_string_append_printf(out, ",\"protocol\":%d", NATIVE_PROTOCOL_VERSION);
+    native_put_member(out, ",\"host\":", host);
+    g_string_append_printf(out, ",\"pid\":%d", (int)pid);
+    native_put_member(out, ",\"access\":", full ? "full" : "read");
+    g_string_append(out, "}}\n");
+    return g_string_free(out, FALSE);
 }

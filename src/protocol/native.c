@@ -63,20 +63,39 @@ static gboolean native_numbers_are_sane(json_object *value)
     }
 }
 
+static void native_tokener_free(gpointer data)
+{
+    json_tokener_free(data);
+}
+
+/* One for each thread: to make it anew takes as long as to parse with it. */
+static json_tokener *native_tokener(void)
+{
+    static GPrivate own = G_PRIVATE_INIT(native_tokener_free);
+    json_tokener *tokener = g_private_get(&own);
+
+    if (tokener) {
+        json_tokener_reset(tokener);
+        return tokener;
+    }
+    tokener = json_tokener_new_ex(NATIVE_MAX_DEPTH);
+    json_tokener_set_flags(tokener, JSON_TOKENER_STRICT);
+    g_private_set(&own, tokener);
+    return tokener;
+}
+
 /* One object that fills the line, or NULL with a fault. */
 static json_object *native_parse_line(const char *line, gsize len, Fault **ret_fault)
 {
-    json_tokener *tokener = json_tokener_new_ex(NATIVE_MAX_DEPTH);
+    json_tokener *tokener = native_tokener();
     json_object *object;
     enum json_tokener_error error;
     size_t end;
     const char *why;
 
-    json_tokener_set_flags(tokener, JSON_TOKENER_STRICT);
     object = json_tokener_parse_ex(tokener, line, (int)len);
     error = json_tokener_get_error(tokener);
     end = json_tokener_get_parse_end(tokener);
-    json_tokener_free(tokener);
     if (!g_utf8_validate(line, (gssize)len, NULL))
         why = "it is not valid UTF-8";
     else if (error == json_tokener_continue)
