@@ -268,9 +268,13 @@ static int daemon_claim_pid_file(Daemon *self)
         r = background_write_pid(path, &self->pid_fd);
     }
     if (r == -EAGAIN)
-        fprintf(stderr, "%s: another daemon runs: it has locked %s\n", self->options.program, path);
+        fprintf(stderr, "%s: another daemon runs: it has locked %s; end that one first\n",
+                self->options.program, path);
     else if (r < 0)
-        fprintf(stderr, "%s: cannot write %s: %s\n", self->options.program, path, g_strerror(-r));
+        fprintf(stderr,
+                "%s: cannot write %s: %s; see who may write there, or name another file with "
+                "--pid-file\n",
+                self->options.program, path, g_strerror(-r));
     return r;
 }
 

@@ -336,11 +336,13 @@ static void session_subscribe(Session *session, const NativeArguments *arguments
     for (guint i = 0; arguments->events && i < arguments->events->len; i++) {
         const char *name = g_ptr_array_index(arguments->events, i);
         g_autoptr(Fault) fault = NULL;
+        g_autofree char *all = NULL;
 
         if (session_known_event(name))
             continue;
-        fault = fault_new(HF_ERR_INVALID_ARGUMENT, EINVAL,
-                          "there is no event '%s'; the protocol's page lists them", name);
+        all = session_all_events();
+        fault = fault_new(HF_ERR_INVALID_ARGUMENT, EINVAL, "there is no event '%s'; there are %s",
+                          name, all);
         fault->argument = g_strdup("events");
         session_error(session, fault);
         return;

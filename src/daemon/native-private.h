@@ -44,6 +44,8 @@ void session_error(Session *session, const Fault *fault);
 void session_keep_owner(Session *session, Owner *owner, const char *name);
 const char *session_host(const Session *session);
 gboolean session_known_event(const char *name);
+/* All names of events, for people; the caller frees it. */
+char *session_all_events(void);
 void session_start_events(Session *session, GPtrArray *names);
 void session_stop_events(Session *session);
 

@@ -56,6 +56,15 @@ gboolean session_known_event(const char *name)
     return FALSE;
 }
 
+char *session_all_events(void)
+{
+    GString *all = g_string_new(session_event_names[0]);
+
+    for (size_t i = 1; i < G_N_ELEMENTS(session_event_names); i++)
+        g_string_append_printf(all, ", %s", session_event_names[i]);
+    return g_string_free(all, FALSE);
+}
+
 void session_stop_events(Session *session)
 {
     if (session->subscribed)

@@ -159,6 +159,7 @@ def test_unknown_event(client, vm, image):
         client.call("subscribe", events=["LEASE_RELEASED", "LEASE_STOLEN"])
     assert refusal.value.error_class == "InvalidArgument"
     assert refusal.value.data["argument"] == "events"
+    assert "'LEASE_STOLEN'; there are LEASE_ACQUIRED, LEASE_RELEASED, " in refusal.value.desc
     client.acquire(vm, image)
     client.release(vm)
     assert [event["event"] for event in client.events] == ["LEASE_ACQUIRED"]
