@@ -305,7 +305,8 @@ gboolean domain_xml_load(const char *file, Wanted *wanted, GError **error)
     int fd = standard_input ? STDIN_FILENO : open(file, O_RDONLY | O_CLOEXEC | O_NOCTTY);
 
     if (fd < 0)
-        return domain_fail(&domain, "cannot open the domain: %s", g_strerror(errno));
+        return domain_fail(&domain, "cannot open the domain: %s; 'virsh dumpxml NAME' writes one",
+                           g_strerror(errno));
     bytes = domain_read(&domain, fd);
     if (!standard_input)
         close(fd);

@@ -70,7 +70,9 @@ static int drivers_verb(Cli *cli, int argc, char **argv)
     if (status != CLI_OK)
         return status;
     if (name && !drivers_select(value, name))
-        return cli_fail(cli, "InvalidArgument", "the daemon has no driver '%s'", name);
+        return cli_fail(cli, "InvalidArgument",
+                        "the daemon has no driver '%s'; 'holdfast drivers' shows what it has",
+                        name);
     if (cli->json) {
         cli_print_json(stdout, value);
         return CLI_OK;

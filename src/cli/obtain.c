@@ -4,6 +4,7 @@
  * wanted.h.
  */
 #include <string.h>
+#include <unistd.h>
 
 #include "wanted.h"
 
@@ -51,12 +52,29 @@ static void obtain_tell(const Cli *cli, const hf_error *error, double wait, char
     *awaited = g_steal_pointer(&now);
 }
 
-static void obtain_hint(const Cli *cli, const hf_error *error, double wait)
+/* A disk that is not there, and ends with what looks like a mode. */
+static const char *obtain_odd_mode(const Wanted *wanted)
 {
+    for (guint i = 0; i < wanted->disks->len; i++) {
+        const WantedDisk *disk = g_ptr_array_index(wanted->disks, i);
+        const char *comma = strrchr(disk->path, ',');
+
+        if (comma && !strpbrk(comma, "./") && access(disk->path, F_OK) < 0)
+            return comma + 1;
+    }
+    return NULL;
+}
+
+static void obtain_hint(const Cli *cli, const hf_error *error, const Wanted *wanted, double wait)
+{
+    const char *odd;
+
     if (hf_error_code(error) == HF_ERR_BUSY && wait <= 0)
         cli_note(cli, "hint: --wait SECONDS waits until it is free");
     else if (hf_error_code(error) == HF_ERR_LEASE_REQUIRED)
         cli_note(cli, "hint: name the lease with --lease DIR:KEY");
+    else if (hf_error_code(error) == HF_ERR_BAD_RESOURCE && (odd = obtain_odd_mode(wanted)))
+        cli_note(cli, "hint: '%s' is no mode; there are exclusive, shared and ro", odd);
 }
 
 int cli_obtain(const Cli *cli, hf_client *client, const Wanted *wanted, double wait,
@@ -82,7 +100,7 @@ int cli_obtain(const Cli *cli, hf_client *client, const Wanted *wanted, double w
             cli_progress_stop(progress);
             if (!*ret_value) {
                 status = cli_report(cli, error);
-                obtain_hint(cli, error, wait);
+                obtain_hint(cli, error, wanted, wait);
             }
             return status;
         }

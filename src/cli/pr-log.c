@@ -26,6 +26,7 @@ typedef struct Log {
     gint64 since; /* microseconds; G_MININT64: all */
     CliJson *(*parse)(const char *line);
     guint unreadable;
+    guint64 printed;
 } Log;
 
 /* ---- records ------------------------------------------------------------------------------- */
@@ -64,6 +65,7 @@ static gboolean log_line(Log *log, const char *line)
     }
     if (!log_wants(log, record))
         return TRUE;
+    log->printed++;
     if (log->cli->json) {
         cli_print_json(stdout, record);
     } else {
@@ -78,6 +80,8 @@ static gboolean log_line(Log *log, const char *line)
 
 static int log_end(const Log *log, const char *name)
 {
+    if (log->printed == 0 && log->unreadable == 0 && !log->arguments->follow)
+        cli_note(log->cli, "no such records in %s", name);
     if (log->unreadable > 0)
         cli_note(log->cli, "%u lines of %s are no records of persistent reservations",
                  log->unreadable, name);

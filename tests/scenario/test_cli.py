@@ -281,6 +281,7 @@ def test_drivers(holdfast, daemon):
     assert holdfast("drivers", "x").stdout.splitlines() == other
     result = holdfast("drivers", "y")
     assert (result.returncode, result.stdout) == (1, "")
+    assert "'y'; 'holdfast drivers' shows" in result.stderr
     assert json.loads(holdfast("drivers", "--json").stdout) == DRIVERS
 
 

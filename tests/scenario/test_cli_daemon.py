@@ -203,6 +203,19 @@ def test_acquire_release(holdfast, daemon, new_image):
     assert result.returncode == 1 and str(owner.pid) in result.stderr
 
 
+@pytest.mark.parametrize("words, complaint", [
+    ([], "another daemon runs: it has locked {0}/s.pid; end that one first"),
+    (["--pid-file", "/proc/none/pid"],
+     "cannot write /proc/none/pid: No such file or directory; see who may write there"),
+])
+def test_daemon_that_cannot_start(daemon, workdir, words, complaint):
+    """What is in a daemon's way is said with what to do."""
+    del daemon
+    result = subprocess.run([HOLDFASTD, "--no-keeper", "--socket", workdir / "s", *words],
+                            check=False, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 1 and complaint.format(workdir) in result.stderr
+
+
 def test_bad_disks(holdfast, daemon, workdir):
     """What is no disk is said so, and the command does not run."""
     del daemon
@@ -211,6 +224,10 @@ def test_bad_disks(holdfast, daemon, workdir):
         result = holdfast("run", "-d", workdir / name, "echo", "started")
         assert (result.returncode, result.stdout) == (1, "")
         assert str(workdir) in result.stderr
+        assert "mode" not in result.stderr
+    result = holdfast("run", "-d", f"{workdir}/a.img,rw", "echo", "started")
+    assert result.returncode == 1
+    assert "hint: 'rw' is no mode; there are exclusive, shared and ro" in result.stderr
     assert not holdfast("locks").stdout
 
 

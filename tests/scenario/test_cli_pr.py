@@ -105,6 +105,14 @@ def test_log_of_other_lines(holdfast, workdir):
     assert "5 lines of " in result.stderr
 
 
+def test_log_without_a_match(holdfast, log):
+    """Nothing to show is said so, and is no failure."""
+    result = holdfast("pr", "log", "--file", log, "--vm", "nobody")
+    assert (result.returncode, result.stdout) == (0, "")
+    assert f"no such records in {log}" in result.stderr
+    assert holdfast("pr", "log", "--quiet", "--file", log, "--vm", "nobody").stderr == ""
+
+
 def test_log_missing(holdfast, workdir):
     """A file that is not there."""
     result = holdfast("pr", "log", "--file", workdir / "none")

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import pytest
 from doc_pages import (BUILD, DOCS, REPOSITORY, SOURCES, code_blocks, definitions, doctree,
                        documented_events, literals, nodes, page_id, run, section, shown_options)
-from native import Refused
+from native import ERROR_CLASSES, Refused
 from waiting import wait_until
 
 HTML = BUILD / "docs" / "html"
@@ -154,6 +154,16 @@ def test_verbs():
         text = (DOCS / f"man/holdfast-{verb}.1.rst").read_text(encoding="utf-8")
         own = shown_options("holdfast", verb) - common
         assert not [option for option in own if option not in text], verb
+
+
+def test_classes_of_the_command():
+    """holdfast(1) has the classes of errors that are the command's own."""
+    options = section(doctree(DOCS / "man/holdfast.1.rst"), "OPTIONS")
+    source = "".join(path.read_text("utf-8") for path in (REPOSITORY / "src/cli").glob("*.c"))
+    own = set(re.findall(r'cli_fail\([^"]*"([A-Z][A-Za-z]+)"', source)) - set(ERROR_CLASSES)
+    assert own >= {"Connection", "Log"}
+    documented = {word for word in literals(options) if re.fullmatch("([A-Z][a-z]+)+", word)}
+    assert documented == own | {"Internal"}
 
 
 @pytest.mark.parametrize("program", ["holdfastd", "virtlockd"])
