@@ -171,12 +171,13 @@ static void policy_decide_keys(const PrRule *rule, const PrCommand *command, PrD
 }
 
 /* A preempt is one of foreign keys unless its victim is a key that the VM itself may have; without
- * a list of keys only the VM's own key is surely that. */
+ * a list of keys only the VM's own key is surely that. Victim 0 means everybody else. */
 static gboolean policy_is_foreign(const PrRule *rule, const PrCommand *command)
 {
     guint64 victim = command->parameters.service_key;
 
-    return victim != command->parameters.key && (!rule->keys || !pr_rule_has_key(rule, victim));
+    return victim == 0 ||
+           (victim != command->parameters.key && (!rule->keys || !pr_rule_has_key(rule, victim)));
 }
 
 static void policy_decide_out(const PrRule *rule, const PrCommand *command, PrDecision *decision)

@@ -131,6 +131,7 @@ static void test_preempt_and_clear(void)
     assert_decision("device=* preempt=no", SPC_OUT_PREEMPT_ABORT, 0xa, 0, "5/20/02");
     assert_decision("device=* preempt=no", SPC_OUT_PREEMPT, 0xa, 0xa, "");
     assert_decision("device=* preempt=no keys=0xa-0xb", SPC_OUT_PREEMPT, 0xa, 0xb, "");
+    assert_decision("device=* preempt=no keys=0x0-0xb", SPC_OUT_PREEMPT, 0xa, 0, "5/20/02");
     assert_decision("device=* preempt=no", SPC_OUT_CLEAR, 0xa, 0, "");
     assert_decision("device=* clear=no", SPC_OUT_CLEAR, 0xa, 0, "5/20/02");
     assert_decision("device=* clear=no", SPC_OUT_PREEMPT, 0xa, 0xb, "");
