@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -153,6 +154,13 @@ static int peer_pidfd(int socket, pid_t pid)
     return pid > 0 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
 }
 
+static gboolean peer_lives(int pidfd)
+{
+    struct pollfd ready = {.fd = pidfd, .events = POLLIN};
+
+    return pidfd >= 0 && poll(&ready, 1, 0) == 0;
+}
+
 int pr_peer_read(int socket, PrPeer *ret_peer)
 {
     struct ucred cred;
@@ -172,6 +180,11 @@ int pr_peer_read(int socket, PrPeer *ret_peer)
     if (!ret_peer->vm) {
         cmdline = peer_read_file(cred.pid, "cmdline", &cmdline_len);
         ret_peer->vm = cmdline ? pr_peer_vm_of_cmdline(cmdline, cmdline_len) : NULL;
+    }
+    /* what was read of one that has ended may be another's, who has its number now */
+    if (!peer_lives(ret_peer->pidfd)) {
+        g_clear_pointer(&ret_peer->cgroup, g_free);
+        g_clear_pointer(&ret_peer->vm, g_free);
     }
     return 0;
 }

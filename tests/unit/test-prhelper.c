@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <glib/gstdio.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -10,6 +11,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -115,6 +117,60 @@ static void test_vm_of_cgroup(void)
     assert_cgroup("/machine.slice/machine-qemu\\x2d1\\x2dx\\x2.scope", "x\\x2");
     assert_cgroup("/system.slice/ssh.service", NULL);
     assert_cgroup("", NULL);
+}
+
+/* Connects, by a child that ends at once if `ends`; what is known of the peer. Returns the child.
+ */
+static pid_t read_peer(gboolean ends, PrPeer *ret_peer)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    socklen_t len = sizeof(address);
+    int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int client = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), server;
+    siginfo_t info;
+    pid_t child;
+
+    /* to an abstract name that the kernel chooses */
+    g_assert_cmpint(bind(listener, (struct sockaddr *)&address, sizeof(sa_family_t)), ==, 0);
+    g_assert_cmpint(listen(listener, 1), ==, 0);
+    g_assert_cmpint(getsockname(listener, (struct sockaddr *)&address, &len), ==, 0);
+    child = fork();
+    if (child == 0) {
+        int r = connect(client, (struct sockaddr *)&address, len);
+
+        while (!ends)
+            pause();
+        _exit(r == 0 ? 0 : 1);
+    }
+    server = accept(listener, NULL, NULL);
+    if (ends) /* it is not collected, so that its number stays its own */
+        g_assert_cmpint(waitid(P_PID, (id_t)child, &info, WEXITED | WNOWAIT), ==, 0);
+    g_assert_cmpint(pr_peer_read(server, ret_peer), ==, 0);
+    close(server);
+    close(client);
+    close(listener);
+    return child;
+}
+
+/* What /proc says of a process that has ended is perhaps another one's. */
+static void test_peer(void)
+{
+    g_autofree char *own = NULL;
+    gboolean unified;
+
+    g_assert_true(g_file_get_contents("/proc/self/cgroup", &own, NULL, NULL));
+    unified = g_str_has_prefix(own, "0::") || strstr(own, "\n0::");
+    for (int ends = 0; ends < 2; ends++) {
+        PrPeer peer;
+        pid_t child = read_peer(ends, &peer);
+
+        g_assert_cmpint(peer.pid, ==, child);
+        g_assert_cmpuint(peer.uid, ==, getuid());
+        g_assert_true((peer.cgroup != NULL) == (unified && !ends));
+        pr_peer_clear(&peer);
+        kill(child, SIGKILL);
+        waitpid(child, NULL, 0);
+    }
 }
 
 /* ---- devices ------------------------------------------------------------------------------ */
@@ -384,6 +440,7 @@ int main(int argc, char **argv)
     g_test_add_func("/prhelper/wire/reply", test_wire_reply);
     g_test_add_func("/prhelper/peer/cmdline", test_vm_of_cmdline);
     g_test_add_func("/prhelper/peer/cgroup", test_vm_of_cgroup);
+    g_test_add_func("/prhelper/peer", test_peer); /* forks as well */
     g_test_add_func("/prhelper/devices", test_devices);
     g_test_add_func("/prhelper/gate", test_gate);
     g_test_add_func("/prhelper/gate/stuck", test_gate_stuck);
