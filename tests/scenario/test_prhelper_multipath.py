@@ -61,13 +61,14 @@ class Privileged(Closing):
         wait_until(lambda: len(self.children()) == 1, "one process to serve")
         return self.children()[0]
 
-    def ask(self):
-        """(status, (sense key, code, qualifier)) of a command; None: the process has died of it."""
+    def ask(self, cdb=READ_KEYS, parameters=b""):
+        """(status, (sense key, code, qualifier)) of a command; None: it was dropped, or the process
+        has died of it."""
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         device = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         try:
             with mine, theirs:
-                socket.send_fds(self.sock, [REQUEST.pack(MAP, BY_PATHS, READ_KEYS, 255)],
+                socket.send_fds(self.sock, [REQUEST.pack(MAP, BY_PATHS, cdb, 255), parameters],
                                 [device, theirs.fileno()])
                 theirs.close()
                 mine.settimeout(DEADLINE)
@@ -95,6 +96,14 @@ def test_it_serves_again_after_it_was_killed():
         privileged.sock.close()
         assert privileged.process.wait(DEADLINE) == 0
         assert privileged.process.stderr.read().count("ended by SIGKILL") == KILLS
+
+
+@pytest.mark.parametrize("opcode, length", [(0x00, 255), (0x2a, 255), (0xff, 255), (0x5f, 254)])
+def test_other_commands_are_dropped(opcode, length):
+    """It carries out reservations and nothing else; a list that is not whole is none."""
+    with Privileged() as privileged:
+        assert privileged.ask(bytes([opcode]) + READ_KEYS[1:], bytes(length)) is None
+        assert privileged.ask() == (CHECK_CONDITION, INVALID_OPCODE)
 
 
 def test_it_ends_while_it_pauses():

@@ -237,8 +237,10 @@ static int broker_receive(MpathRequest *request, int *ret_device, int *ret_socke
     memcpy(fds, CMSG_DATA(part), sizeof(fds));
     *ret_device = fds[0];
     *ret_socket = fds[1];
+    /* and no other command: here it would be sent with rights that the helper does not have */
     if ((size_t)len < head || request->size > SPC_LIST_MAX ||
-        (request->cdb[0] != SPC_IN_OPCODE && (size_t)len != head + request->size)) {
+        (request->cdb[0] != SPC_IN_OPCODE &&
+         (request->cdb[0] != SPC_OUT_OPCODE || (size_t)len != head + request->size))) {
         close(fds[0]);
         close(fds[1]);
         return -1;
