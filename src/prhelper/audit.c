@@ -97,11 +97,18 @@ static void audit_make_file(const PrAudit *audit)
     close(fd);
 }
 
+/* Whoever has the directory, as the user whom the helper becomes, must not lead root elsewhere. */
 static int audit_open_file(const PrAudit *audit)
 {
-    int fd = openat(audit->directory_fd, audit->name,
-                    O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0640);
+    struct stat st;
+    int flags = O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
+    int fd;
 
+    if (fstat(audit->directory_fd, &st) < 0)
+        return -errno;
+    if (st.st_uid != geteuid() && st.st_uid != 0)
+        flags |= O_NOFOLLOW;
+    fd = openat(audit->directory_fd, audit->name, flags, 0640);
     return fd < 0 ? -errno : fd;
 }
 

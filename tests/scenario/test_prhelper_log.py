@@ -84,6 +84,28 @@ def test_file(workdir, user):
         assert len(records(log)) == before + 2
 
 
+@needs_root
+@pytest.mark.parametrize("owner", [0, NOBODY], ids=["roots", "anothers"])
+def test_link(workdir, owner):
+    """A link in root's directory is root's will; in another's it leads root nowhere."""
+    logs, target = workdir / "logs", workdir / "target"
+    logs.mkdir()
+    os.chown(logs, owner, owner)
+    (logs / "pr.log").symlink_to(target)
+    settings = f'pr_log = "{logs}/pr.log"\n'
+    if owner == 0:
+        with helper(workdir, settings):
+            send(workdir)
+        assert "action=REGISTER" in target.read_text()
+        return
+    (workdir / "pr.conf").write_text(settings, encoding="utf-8")
+    result = subprocess.run([PROGRAM, "-k", workdir / "pr.sock", "-c", workdir / "pr.conf", "-u",
+                             str(NOBODY)], capture_output=True, text=True, timeout=2 * DEADLINE,
+                            check=False)
+    assert result.returncode == 1 and "symbolic link" in result.stderr
+    assert not target.exists()
+
+
 def test_text(workdir):
     """Text is one line a command, and holdfast pr log reads it."""
     log = workdir / "pr.log"
