@@ -45,7 +45,7 @@ def test_socket_activation(binary, sandbox, workdir, new_image):
     """The first connection starts the daemon on systemd's socket, which it leaves in place."""
     pid = sandbox.spawn("systemd-socket-activate", "-l", SOCKET, "--fdname=virtlockd.socket",
                         binary, log=workdir / "log")
-    wait_until(sandbox.path(SOCKET).exists, "systemd to listen")
+    sandbox.wait_socket(SOCKET, pid)  # there is a moment in which it is there and nobody listens
     inode = sandbox.path(SOCKET).stat().st_ino
     exercise(sandbox, new_image("a"))
     exercise(sandbox, new_image("b"))
