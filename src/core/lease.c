@@ -29,7 +29,6 @@ void owner_unref(Owner *owner)
     if (!owner || --owner->refs > 0)
         return;
     g_assert(owner->leases->len == 0 && !owner->watch);
-    g_free(owner->id);
     g_free(owner->pidfd_name);
     g_clear_pointer(&owner->conn_names, g_ptr_array_unref);
     g_free(owner->name);
@@ -80,9 +79,9 @@ gboolean resource_equal(gconstpointer a, gconstpointer b)
 
 static void lease_part_free(LeasePart *part)
 {
-    resource_clear(&part->resource);
-    g_free(part->fd_names);
-    g_free(part->saved_bytes);
+    if (*part->resource.space)
+        g_ref_string_release(part->resource.space);
+    g_free(part->kept);
     g_free(part->saved);
     g_free(part);
 }
@@ -99,28 +98,74 @@ Lease *lease_new(Owner *owner, const char *disk, hf_mode mode, gint64 since_usec
     return lease;
 }
 
-static void lease_list_add(GPtrArray *list, gpointer item)
+static void lease_list_add(GPtrArray *list, gpointer *first, gpointer item)
 {
-    list->pdata = g_renew(gpointer, list->pdata, list->len + 1);
+    if (list->len == 0) {
+        list->pdata = first;
+    } else if (list->len == 1) {
+        list->pdata = g_new(gpointer, 2);
+        list->pdata[0] = *first;
+    } else {
+        list->pdata = g_renew(gpointer, list->pdata, list->len + 1);
+    }
     list->pdata[list->len++] = item;
+}
+
+static void lease_list_clear(GPtrArray *list)
+{
+    if (list->len > 1)
+        g_free(list->pdata);
+}
+
+/* Where the disk itself is locked its name is that of its first lock. */
+static gboolean lease_disk_is_key(const Lease *lease)
+{
+    return lease->parts->len > 0 && lease->disk == lease_resource(lease)->key;
+}
+
+void lease_set_disk(Lease *lease, const char *disk)
+{
+    char *old = lease_disk_is_key(lease) ? NULL : lease->disk;
+
+    if (disk && lease->parts->len > 0 && strcmp(lease_resource(lease)->key, disk) == 0)
+        lease->disk = lease_resource(lease)->key;
+    else
+        lease->disk = g_strdup(disk);
+    g_free(old);
 }
 
 LeasePart *lease_add_part(Lease *lease, const Resource *resource, void *handle)
 {
-    LeasePart *part = g_new0(LeasePart, 1);
+    gsize size = strlen(resource->key) + 1;
+    LeasePart *part = g_malloc0(sizeof(*part) + size);
 
-    resource_init(&part->resource, resource->driver, resource->space, resource->key);
+    memcpy(part->key, resource->key, size);
+    part->resource.driver = resource->driver;
+    part->resource.space = *resource->space ? g_ref_string_new_intern(resource->space) : (char *)"";
+    part->resource.key = part->key;
     part->handle = handle;
-    lease_list_add(lease->parts, part);
+    lease_list_add(lease->parts, &lease->first_part, part);
+    if (lease->parts->len == 1)
+        lease_set_disk(lease, lease->disk);
     return part;
+}
+
+const char *lease_part_saved(const LeasePart *part)
+{
+    return part->kept + strlen(part->kept) + 1;
 }
 
 void lease_add_claim(Lease *lease, const char *claim)
 {
+    gsize size = strlen(claim) + 1;
+    LeaseClaim *added;
+
     for (guint i = 0; i < lease->claims->len; i++)
         if (g_str_equal(g_ptr_array_index(lease->claims, i), claim))
             return;
-    lease_list_add(lease->claims, g_strdup(claim));
+    added = g_malloc0(sizeof(*added) + size);
+    memcpy(added->text, claim, size);
+    lease_list_add(lease->claims, &lease->first_claim, added->text);
 }
 
 const Resource *lease_resource(const Lease *lease)
@@ -132,14 +177,14 @@ const Resource *lease_resource(const Lease *lease)
 
 void lease_free(Lease *lease)
 {
+    if (!lease_disk_is_key(lease))
+        g_free(lease->disk);
     for (guint i = 0; i < lease->parts->len; i++)
         lease_part_free(g_ptr_array_index(lease->parts, i));
     for (guint i = 0; i < lease->claims->len; i++)
-        g_free(g_ptr_array_index(lease->claims, i));
-    g_free(lease->parts->pdata);
-    g_free(lease->claims->pdata);
-    g_free(lease->disk);
-    g_free(lease->id);
+        g_free(lease_claim_of(g_ptr_array_index(lease->claims, i)));
+    lease_list_clear(lease->parts);
+    lease_list_clear(lease->claims);
     owner_unref(lease->owner);
     g_free(lease);
 }

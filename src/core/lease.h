@@ -5,6 +5,8 @@
  */
 #pragma once
 
+#include <stdbool.h>
+
 #include "driver.h"
 
 typedef enum OwnerState { OWNER_RUNNING, OWNER_STOPPING, OWNER_GONE } OwnerState;
@@ -12,7 +14,7 @@ typedef enum OwnerState { OWNER_RUNNING, OWNER_STOPPING, OWNER_GONE } OwnerState
 /* A VM. Reference counted: leases, connections and requests under way each have one. */
 typedef struct Owner {
     guint refs;
-    char *id;              /* in the ledger; NULL: not there */
+    guint64 id;            /* in the ledger; 0: not there */
     char *pidfd_name;      /* in the vault; NULL: not there */
     GPtrArray *conn_names; /* in the vault: connections that its leases last with; NULL: none */
     char *name;            /* each string may be NULL */
@@ -40,31 +42,57 @@ typedef struct Resource {
     char *key;
 } Resource;
 
-/* One lock of a lease. A disk usually has one; where two naming rules apply it has one for each. */
+/* What a lease is found by, in one of the table's indexes; begins what it is about. */
+typedef struct LeaseName {
+    struct LeaseName *next;
+    struct Lease *lease;
+    guint hash;
+} LeaseName;
+
+/* One lock of a lease. A disk usually has one; where two naming rules apply it has one for each.
+ * In one piece with its name, for there may be ten thousands. */
 typedef struct LeasePart {
+    LeaseName name; /* of table.c */
     Resource resource;
-    void *handle; /* the driver's */
+    void *handle; /* the driver's; of one that is not checked yet, the op that does it, or NULL */
     struct hf_saved
         *saved; /* what makes it survive; NULL: nothing, or it is in the vault already */
-    gboolean survives;
-    char *fd_names;    /* under which the vault has its descriptors, with commas; NULL: not there */
-    char *saved_bytes; /* what the driver saved, in hexadecimal; with fd_names */
+    /* Names under which the vault has its descriptors, with commas, and behind the NUL what the
+     * driver saved, in hexadecimal; NULL: not there. */
+    char *kept;
+    bool survives;
+    bool unchecked; /* an earlier daemon's, and its driver has not looked at it yet */
+    char key[];
 } LeasePart;
 
+/* What the list of claims points to is `text`. */
+typedef struct LeaseClaim {
+    LeaseName name; /* of table.c */
+    char text[];
+} LeaseClaim;
+
+static inline LeaseClaim *lease_claim_of(char *text)
+{
+    return (LeaseClaim *)(void *)(text - G_STRUCT_OFFSET(LeaseClaim, text));
+}
+
 typedef struct Lease {
-    char *id; /* in the ledger; NULL: not there */
+    guint64 id; /* in the ledger; 0: not there */
     Owner *owner;
     char *disk; /* what the user named; NULL for a manual lease or an unknown disk */
     /* Two lists, to be read as any GPtrArray, and to be changed by lease_add_...() alone: they are
      * no arrays of GLib's, each of which takes 200 bytes for the one thing that is mostly in it. */
     GPtrArray parts[1];  /* of LeasePart, at least one; the first names the lease */
     GPtrArray claims[1]; /* of char * */
-    hf_mode mode;
+    gpointer first_part; /* lists of one are here */
+    gpointer first_claim;
     gint64 since_usec;
-    guint count; /* how often it was acquired, where the protocol counts */
-    LeaseState state;
     struct MetricsSpace
         *metrics; /* of the daemon's metrics.c, which owns it; NULL: not looked up */
+    struct Lease *next, *previous; /* of table.c: all leases */
+    hf_mode mode;
+    guint count; /* how often it was acquired, where the protocol counts */
+    LeaseState state;
 } Lease;
 
 typedef struct Table Table;
@@ -92,9 +120,13 @@ Lease *lease_new(Owner *owner, const char *disk, hf_mode mode, gint64 since_usec
 LeasePart *lease_add_part(Lease *lease, const Resource *resource, void *handle);
 /* A further name of the thing; copied. Not while the lease is in a table. */
 void lease_add_claim(Lease *lease, const char *claim);
+/* What the disk is called; copied unless it is the name of its lock. */
+void lease_set_disk(Lease *lease, const char *disk);
 const Resource *lease_resource(const Lease *lease);
 /* Must not be in a table any more. */
 void lease_free(Lease *lease);
+/* What was saved of the part, in hexadecimal; only if it is in the vault. */
+const char *lease_part_saved(const LeasePart *part);
 /* The lease as a holder, for refusals and lists. */
 Holder *lease_holder(const Lease *lease, const char *host);
 
@@ -104,6 +136,10 @@ void table_remove(Table *table, Lease *lease);
 /* Every lease, oldest first: a new array of Lease. */
 GPtrArray *table_list(Table *table);
 guint table_size(const Table *table);
+/* The one that entered it first, or NULL; lease->next is the one after that. */
+Lease *table_first(const Table *table);
+/* The parts of leases of this resource that are not checked yet: a new array of LeasePart. */
+GPtrArray *table_find_unchecked(Table *table, const Resource *resource);
 /* Leases of this resource, or that share a claim: a new array of Lease, each once. `claims` may
  * be NULL. */
 GPtrArray *table_find(Table *table, const Resource *resource, GPtrArray *claims);

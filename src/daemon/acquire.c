@@ -266,19 +266,28 @@ static gboolean acquire_wait(Acquire *acquire, gboolean retry_now)
     return TRUE;
 }
 
+/* One that succeeds comes here again, which only makes another round: a call within a call for each
+ * of those who wait could be any number of them. */
 void acquire_retry_waiting(Engine *engine)
 {
-    guint n = g_queue_get_length(&engine->waiting_for_release);
-    GList *link;
-
     engine->epoch++;
-    /* one that succeeds comes here again and may leave nothing */
-    while (n-- > 0 && (link = g_queue_pop_head_link(&engine->waiting_for_release))) {
-        Acquire *acquire = link->data;
+    engine->retry_again = TRUE;
+    if (engine->retrying)
+        return;
+    engine->retrying = TRUE;
+    while (engine->retry_again) {
+        guint n = g_queue_get_length(&engine->waiting_for_release);
+        GList *link;
 
-        acquire->is_waiting = FALSE;
-        acquire_name(acquire);
+        engine->retry_again = FALSE;
+        while (n-- > 0 && (link = g_queue_pop_head_link(&engine->waiting_for_release))) {
+            Acquire *acquire = link->data;
+
+            acquire->is_waiting = FALSE;
+            acquire_name(acquire);
+        }
     }
+    engine->retrying = FALSE;
 }
 
 /* TRUE if it is the owner's own lease, got by the same request sent twice. */

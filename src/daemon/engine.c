@@ -25,6 +25,7 @@ int engine_new(sd_event *event, const EngineConfig *config, GHashTable *drivers,
     engine->vault = vault;
     engine->disk_driver = g_hash_table_lookup(drivers, default_driver);
     engine->table = table_new();
+    engine->next_id = 1; /* 0 is none */
     engine->spaces = op_spaces_new();
     engine->metrics = metrics_new();
     engine->tickets = op_tickets_new();

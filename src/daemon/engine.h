@@ -5,11 +5,13 @@
  * Everything here runs in the main thread and never blocks; what can block is an Op.
  *
  *     op.c         one job in one lane, in order with all others on the same resource
+ *                  (op-tickets.c), in an open lockspace (op-space.c)
  *     acquire.c    a VM's whole set, or nothing (its first half is in acquire-plan.c)
  *     refusal.c    saying who is in the way
  *     release.c    giving leases back
  *     inspect.c    who holds a disk; making and removing resources
- *     handover.c   leases that outlive the daemon; adopt.c is the next daemon's half
+ *     handover.c   leases that outlive the daemon; adopt.c is the next daemon's half, and
+ *                  adopt-check.c what it does later
  *     supervise.c  owners' processes: watching them, ending them, releasing after their exit
  *     metrics.c    counting what all of these do
  */
@@ -68,9 +70,12 @@ struct Engine {
     gboolean ending;            /* connections close because the daemon ends */
     guint ops;                  /* under way */
     GQueue waiting_for_release; /* of Acquire, see acquire.c */
-    guint64 next_id;            /* of handover.c */
+    guint64 next_id;            /* of handover.c: 1 and above */
+    struct Adoption *adoption;  /* of adopt.c: while leases are to be checked */
     gboolean unkept;            /* of handover.c: there may be leases that have to be kept again */
     guint64 epoch;              /* counts releases and commits */
+    gboolean retrying;          /* of acquire.c: requests that have waited are at it */
+    gboolean retry_again;       /* and there is something new for them */
     struct Metrics *metrics;
     /* Goes on with a connection of an earlier daemon that the owner's leases last with; takes the
      * descriptor over. */
@@ -137,7 +142,7 @@ struct Op {
     OpItem *failed;   /* out: at which item */
     OpDone done;
     void *data;
-    GPtrArray *tickets; /* of op.c: the queues in which it stands */
+    GPtrArray *tickets; /* of op-tickets.c: the queues in which it stands */
     GPtrArray *missing; /* spaces that have to be opened first */
     guint spaces_pending;
     gint64 begun_usec; /* monotonic: when it was submitted */
@@ -268,11 +273,28 @@ void handover_update(Engine *engine, Lease *lease);
 /* The lease is released, the owner is not needed any more. */
 void handover_forget_lease(Engine *engine, Lease *lease);
 void handover_forget_owner(Engine *engine, Owner *owner);
-/* Writes the whole ledger anew from the table. */
+/* Writes the whole ledger anew from the table, which must not be while the vault waits. */
 void handover_rewrite(Engine *engine);
+/* The same if it can be, and is worth it, or `always`. */
+void handover_compact(Engine *engine, gboolean always);
 /* In adopt.c. At the start: takes over what an earlier daemon held. Its leases are in the table
  * when this returns; that each is really held is checked in the lanes afterwards. Their number. */
 guint handover_adopt(Engine *engine);
+
+/* ---- adopt-check.c --------------------------------------------------------------------- */
+
+/* Has the parts that are marked as unchecked, so many of them, looked at by their drivers, soon:
+ * those who have waited for this daemon are answered before. They are in the table, and their
+ * descriptors are claimed. With `compact` the ledger is written anew at the end. */
+void adopt_check_all(Engine *engine, guint parts, gboolean compact);
+/* The op in which the part's driver looks at it, which is submitted now unless it has been. */
+Op *adopt_check_op(Engine *engine, LeasePart *part);
+
+/* ---- adopt-strays.c -------------------------------------------------------------------- */
+
+/* Unlocks and closes these descriptors, which no lease wants, without waiting for storage that
+ * hangs. Takes them over. */
+void adopt_drop_strays(const GArray *fds);
 
 /* ---- supervise.c ----------------------------------------------------------------------- */
 

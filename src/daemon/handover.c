@@ -44,12 +44,22 @@ static char *handover_join(const GPtrArray *names)
     return g_string_free(out, FALSE);
 }
 
+/* Numbers of owners and leases in the ledger are hexadecimal. */
+typedef char HandoverId[17];
+
+static const char *handover_id(HandoverId text, guint64 id)
+{
+    g_snprintf(text, sizeof(HandoverId), "%" G_GINT64_MODIFIER "x", id);
+    return text;
+}
+
 static void handover_put_owner(GString *out, const Owner *owner)
 {
     g_autofree char *conns = handover_join(owner->conn_names);
+    HandoverId id;
     const LedgerOwner entry = {
         .conns = conns,
-        .id = owner->id,
+        .id = handover_id(id, owner->id),
         .name = owner->name,
         .uuid = owner->uuid,
         .uri = owner->uri,
@@ -62,53 +72,48 @@ static void handover_put_owner(GString *out, const Owner *owner)
     ledger_put_owner(out, &entry);
 }
 
-static char *handover_hex(const struct hf_saved *saved)
+/* As LeasePart has it. Takes the names, which it frees. */
+static char *handover_kept(GString *names, const struct hf_saved *saved)
 {
-    GString *hex = g_string_new(NULL);
-
+    g_string_append_c(names, '\0');
     for (unsigned i = 0; i < saved->n_bytes; i++) {
-        g_string_append_c(hex, "0123456789abcdef"[(unsigned char)saved->bytes[i] >> 4]);
-        g_string_append_c(hex, "0123456789abcdef"[(unsigned char)saved->bytes[i] & 15]);
+        g_string_append_c(names, "0123456789abcdef"[(unsigned char)saved->bytes[i] >> 4]);
+        g_string_append_c(names, "0123456789abcdef"[(unsigned char)saved->bytes[i] & 15]);
     }
-    return g_string_free(hex, FALSE);
+    names->str = g_realloc(names->str, names->len + 1); /* no more than is needed, for it stays */
+    return g_string_free(names, FALSE);
 }
 
 /* The entry borrows all that is the lease's. */
 static void handover_put_lease(GString *out, const Lease *lease)
 {
     g_autofree LedgerPart *parts = g_new(LedgerPart, lease->parts->len);
-    g_autofree gpointer *list = g_new(gpointer, lease->parts->len);
-    GPtrArray array = {.pdata = list, .len = lease->parts->len};
+    HandoverId id, owner;
     const LedgerLease entry = {
-        .id = lease->id,
-        .owner = lease->owner->id,
+        .id = handover_id(id, lease->id),
+        .owner = handover_id(owner, lease->owner->id),
         .disk = lease->disk,
         .mode = lease->mode,
         .since_usec = lease->since_usec,
         .count = lease->count,
-        .claims = (GPtrArray *)lease->claims,
-        .parts = &array,
+        .claims = (const char **)lease->claims->pdata,
+        .n_claims = lease->claims->len,
+        .parts = parts,
+        .n_parts = lease->parts->len,
     };
 
     for (guint i = 0; i < lease->parts->len; i++) {
         const LeasePart *part = g_ptr_array_index(lease->parts, i);
 
         parts[i] = (LedgerPart){
-            .driver = (char *)part->resource.driver->api.name,
+            .driver = part->resource.driver->api.name,
             .space = part->resource.space,
             .key = part->resource.key,
-            .fds = part->fd_names ? part->fd_names : (char *)"",
-            .bytes = part->saved_bytes ? part->saved_bytes : (char *)"",
+            .fds = part->kept ? part->kept : "",
+            .bytes = part->kept ? lease_part_saved(part) : "",
         };
-        list[i] = &parts[i];
     }
     ledger_put_lease(out, &entry);
-}
-
-/* Numbers of owners and leases in the ledger, never used twice. */
-static char *handover_new_id(Engine *engine)
-{
-    return g_strdup_printf("%" G_GINT64_MODIFIER "x", engine->next_id++);
 }
 
 /* ---- keeping --------------------------------------------------------------------------- */
@@ -128,7 +133,7 @@ static void handover_keep_owner(Engine *engine, Owner *owner, GString *out)
 
     if (owner->id)
         return;
-    owner->id = handover_new_id(engine);
+    owner->id = engine->next_id++;
     if (pidfd >= 0) {
         owner->pidfd_name = vault_new_name(vault);
         /* without it the next daemon knows the process by its pid and when it was started */
@@ -161,8 +166,7 @@ static gboolean handover_keep_part(Vault *vault, LeasePart *part)
         }
         g_string_append_printf(names, "%s%s", i ? "," : "", name);
     }
-    part->fd_names = g_string_free(names, FALSE);
-    part->saved_bytes = handover_hex(part->saved);
+    part->kept = handover_kept(names, part->saved);
     g_clear_pointer(&part->saved, g_free);
     return TRUE;
 }
@@ -173,7 +177,7 @@ static void handover_keep_lease(Engine *engine, Lease *lease, GString *out)
     for (guint i = 0; i < lease->parts->len; i++) {
         LeasePart *part = g_ptr_array_index(lease->parts, i);
 
-        if (part->fd_names || handover_keep_part(engine->vault, part))
+        if (part->kept || handover_keep_part(engine->vault, part))
             continue;
         engine->unkept = TRUE;
         g_critical("the lock of %s, held by VM %s (pid %d), cannot be handed to the supervisor: no "
@@ -183,7 +187,7 @@ static void handover_keep_lease(Engine *engine, Lease *lease, GString *out)
                    (int)lease->owner->pid);
         return;
     }
-    lease->id = handover_new_id(engine);
+    lease->id = engine->next_id++;
     handover_put_lease(out, lease);
 }
 
@@ -210,7 +214,8 @@ static void handover_keep_rest(Engine *engine)
 
 gboolean handover_is_complete(Engine *engine)
 {
-    if (vault_kind(engine->vault) != VAULT_NONE && !vault_ledger_is_whole(engine->vault))
+    if (vault_kind(engine->vault) != VAULT_NONE && !vault_ledger_is_whole(engine->vault) &&
+        !vault_is_waiting(engine->vault))
         handover_rewrite(engine); /* there may be room again */
     if (vault_kind(engine->vault) != VAULT_NONE && engine->unkept)
         handover_keep_rest(engine);
@@ -288,7 +293,8 @@ void handover_update(Engine *engine, Lease *lease)
         return;
     out = g_string_new(NULL);
     handover_put_lease(out, lease);
-    vault_write(engine->vault, out->str, out->len);
+    /* behind the lines that wait, as above */
+    vault_commit(engine->vault, out->str, out->len, handover_nothing, NULL);
 }
 
 void handover_rewrite(Engine *engine)
@@ -306,38 +312,51 @@ void handover_rewrite(Engine *engine)
     vault_rewrite(engine->vault, out->str, out->len);
 }
 
+/* The table has leases whose descriptors wait to be sent: a ledger that named them would, were this
+ * process to die now, have the next daemon report them as lost. So not while anything waits; what
+ * is released next tries again. */
+void handover_compact(Engine *engine, gboolean always)
+{
+    gsize size = vault_ledger_size(engine->vault);
+
+    if (!vault_is_waiting(engine->vault) &&
+        (always || (size > HANDOVER_COMPACT_BYTES &&
+                    size / 4 / HANDOVER_LEASE_BYTES > table_size(engine->table))))
+        handover_rewrite(engine);
+}
+
 void handover_forget_lease(Engine *engine, Lease *lease)
 {
     g_autoptr(GString) out = g_string_new(NULL);
+    HandoverId id;
 
     /* first the facts: descriptors without facts are dropped, facts without descriptors alarm */
     if (lease->id) {
-        ledger_put_free(out, lease->id);
+        ledger_put_free(out, handover_id(id, lease->id));
         vault_write(engine->vault, out->str, out->len);
     }
     for (guint i = 0; i < lease->parts->len; i++) {
         const LeasePart *part = g_ptr_array_index(lease->parts, i);
 
-        if (part->fd_names)
-            handover_remove_fds(engine->vault, part->fd_names);
+        if (part->kept)
+            handover_remove_fds(engine->vault, part->kept);
     }
-    g_clear_pointer(&lease->id, g_free);
-    if (vault_ledger_size(engine->vault) > HANDOVER_COMPACT_BYTES &&
-        vault_ledger_size(engine->vault) / 4 / HANDOVER_LEASE_BYTES > table_size(engine->table))
-        handover_rewrite(engine);
+    lease->id = 0;
+    handover_compact(engine, FALSE);
 }
 
 void handover_forget_owner(Engine *engine, Owner *owner)
 {
     g_autoptr(GString) out = NULL;
+    HandoverId id;
 
     if (!owner->id)
         return;
     out = g_string_new(NULL);
-    ledger_put_gone(out, owner->id);
+    ledger_put_gone(out, handover_id(id, owner->id));
     vault_write(engine->vault, out->str, out->len);
     if (owner->pidfd_name)
         vault_remove(engine->vault, owner->pidfd_name);
-    g_clear_pointer(&owner->id, g_free);
+    owner->id = 0;
     g_clear_pointer(&owner->pidfd_name, g_free);
 }

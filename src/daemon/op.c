@@ -1,28 +1,16 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * One job in one lane: the border between the main thread, which owns all state, and the driver's
- * blocking calls. Operations on one resource keep their order by tickets: an op stands in the
- * queue of each of its resources and begins when it is the first in all. It enters all queues at
- * once, so no two ops can wait for each other.
+ * blocking calls. Before it enters its lane it waits for its turn (op-tickets.c) and has its
+ * lockspaces opened (op-space.c).
  */
-#include "engine.h"
+#include "op-private.h"
 
 #include <errno.h>
 #include <string.h>
 
 #include "metrics.h"
 #include "mounts.h"
-
-/* A lockspace that a driver has opened, or is opening. */
-typedef struct Space {
-    const Driver *driver;
-    char *name;
-    void *handle;
-    gboolean open;
-    GPtrArray *waiters; /* of Op */
-} Space;
-
-static void op_begin(Op *op);
 
 static void op_item_free(OpItem *item)
 {
@@ -267,83 +255,7 @@ static void op_run(LaneJob *job)
         op_undo(op);
 }
 
-/* ---- tickets --------------------------------------------------------------------------- */
-
-/* Who wants something of one resource, in order; exists while there is anybody. */
-typedef struct TicketQueue {
-    Resource resource; /* the key in the engine's table */
-    GQueue ops;        /* of Op */
-} TicketQueue;
-
-static void op_ticket_queue_free(gpointer data)
-{
-    TicketQueue *queue = data;
-
-    resource_clear(&queue->resource);
-    g_free(queue);
-}
-
-GHashTable *op_tickets_new(void)
-{
-    return g_hash_table_new_full(resource_hash, resource_equal, NULL, op_ticket_queue_free);
-}
-
-static gboolean op_has_turn(const Op *op)
-{
-    for (guint i = 0; i < op->tickets->len; i++) {
-        TicketQueue *queue = g_ptr_array_index(op->tickets, i);
-
-        if (g_queue_peek_head(&queue->ops) != op)
-            return FALSE;
-    }
-    return TRUE;
-}
-
-static void op_take_tickets(Op *op)
-{
-    if (op->kind == OP_HOLDER || op->kind == OP_SPACE || op->kind == OP_IDENTIFY ||
-        op->kind == OP_CHECK_IMAGE)
-        return; /* they change nothing */
-    for (guint i = 0; i < op->items->len; i++) {
-        const OpItem *item = g_ptr_array_index(op->items, i);
-        TicketQueue *queue = g_hash_table_lookup(op->engine->tickets, &item->resource);
-
-        if (!queue) {
-            queue = g_new0(TicketQueue, 1);
-            resource_init(&queue->resource, item->resource.driver, item->resource.space,
-                          item->resource.key);
-            g_hash_table_insert(op->engine->tickets, &queue->resource, queue);
-        }
-        if (g_queue_peek_tail(&queue->ops) == op)
-            continue; /* twice in one op */
-        g_queue_push_tail(&queue->ops, op);
-        g_ptr_array_add(op->tickets, queue);
-    }
-}
-
-static void op_return_tickets(Op *op)
-{
-    g_autoptr(GPtrArray) next = g_ptr_array_new();
-
-    for (guint i = 0; i < op->tickets->len; i++) {
-        TicketQueue *queue = g_ptr_array_index(op->tickets, i);
-
-        g_queue_remove(&queue->ops, op);
-        if (g_queue_is_empty(&queue->ops))
-            g_hash_table_remove(op->engine->tickets, &queue->resource);
-        else if (!g_ptr_array_find(next, g_queue_peek_head(&queue->ops), NULL))
-            g_ptr_array_add(next, g_queue_peek_head(&queue->ops));
-    }
-    g_ptr_array_set_size(op->tickets, 0);
-    for (guint i = 0; i < next->len; i++) {
-        Op *waiting = g_ptr_array_index(next, i);
-
-        if (!waiting->submitted && waiting->spaces_pending == 0 && op_has_turn(waiting))
-            op_begin(waiting);
-    }
-}
-
-static void op_complete(Op *op)
+void op_complete(Op *op)
 {
     if (!op->fault && op->kind != OP_RELEASE && g_atomic_int_get(&op->abandoned))
         op->fault = op_timeout_fault(op);
@@ -368,37 +280,7 @@ static void op_finished(LaneJob *job)
     op_complete(op);
 }
 
-/* ---- lockspaces ------------------------------------------------------------------------ */
-
-static char *op_space_id(const Driver *driver, const char *space)
-{
-    return g_strconcat(driver->api.name, "\x1f", space, NULL);
-}
-
-/* NULL if it is neither open nor being opened. */
-static Space *op_find_space(Engine *engine, const Resource *resource)
-{
-    Space *last = engine->last_space;
-    g_autofree char *id = NULL;
-
-    /* mostly it is the same as for the lock before */
-    if (last && last->driver == resource->driver && strcmp(last->name, resource->space) == 0)
-        return last;
-    id = op_space_id(resource->driver, resource->space);
-    engine->last_space = g_hash_table_lookup(engine->spaces, id);
-    return engine->last_space;
-}
-
-static void op_space_free(gpointer data)
-{
-    Space *space = data;
-
-    if (space->open)
-        space->driver->api.close_space(space->handle);
-    g_ptr_array_unref(space->waiters);
-    g_free(space->name);
-    g_free(space);
-}
+/* ---- submitting ------------------------------------------------------------------------ */
 
 /* Drivers that others wrote are called from lanes' threads alone, as driver.h tells them. */
 static gboolean op_is_foreign(const Op *op)
@@ -408,7 +290,7 @@ static gboolean op_is_foreign(const Op *op)
     return !item->resource.driver->builtin;
 }
 
-static void op_enter_lane(Op *op)
+void op_enter_lane(Op *op)
 {
     static const char *const names[] = {
         [OP_ACQUIRE] = "acquire",
@@ -424,13 +306,11 @@ static void op_enter_lane(Op *op)
 
     for (guint i = 0; i < op->items->len; i++) {
         OpItem *item = g_ptr_array_index(op->items, i);
-        const Space *space;
 
-        if (op->kind == OP_IDENTIFY || op->kind == OP_SPACE || op->kind == OP_CHECK_IMAGE)
+        if (!op_needs_space(op))
             break;
-        space = op_find_space(op->engine, &item->resource);
-        item->space = space ? space->handle : NULL;
-        if (item->part) { /* read now: an adoption that came before it has set it */
+        item->space = op_space_handle(op->engine, &item->resource);
+        if (item->part) { /* read now: what came before it has set it */
             item->handle = item->part->handle;
             item->survives = item->part->survives;
         }
@@ -443,79 +323,10 @@ static void op_enter_lane(Op *op)
     lane_submit(op->lane, &op->job);
 }
 
-static void op_space_opened(Op *op, void *data)
+void op_begin(Op *op)
 {
-    Space *space = data;
-    g_autoptr(GPtrArray) waiters = g_steal_pointer(&space->waiters);
-    gboolean failed = op->fault && !space->open;
-
-    space->waiters = g_ptr_array_new();
-    if (failed) {
-        g_autofree char *id = op_space_id(space->driver, space->name);
-
-        op->engine->last_space = NULL;
-        g_hash_table_remove(op->engine->spaces, id);
-    } else if (!op->fault) {
-        OpItem *item = g_ptr_array_index(op->items, 0);
-
-        op_space_opened_by_name(op->engine, &item->resource, item->space);
-    }
-    for (guint i = 0; i < waiters->len; i++) {
-        Op *waiting = g_ptr_array_index(waiters, i);
-
-        /* what is held already is adopted and released all the same: its descriptors are there */
-        if (failed && !waiting->fault && waiting->kind != OP_ADOPT && waiting->kind != OP_RELEASE) {
-            waiting->fault = fault_copy(op->fault);
-            waiting->failed = g_ptr_array_index(waiting->items, 0);
-        }
-        if (--waiting->spaces_pending > 0)
-            continue;
-        if (waiting->fault)
-            op_complete(waiting);
-        else
-            op_enter_lane(waiting);
-    }
-}
-
-static void op_wait_for_space(Op *op, Space *space)
-{
-    op->spaces_pending++;
-    g_ptr_array_add(space->waiters, op);
-}
-
-/* The op's turn has come: its lockspaces are opened if they are new, then it enters its lane. */
-static void op_begin(Op *op)
-{
-    if (op->kind != OP_IDENTIFY && op->kind != OP_SPACE && op->kind != OP_CHECK_IMAGE) {
-        for (guint i = 0; i < op->items->len; i++) {
-            const OpItem *item = g_ptr_array_index(op->items, i);
-            const Resource *resource = &item->resource;
-            Space *space = op_find_space(op->engine, resource);
-            Resource whole = {resource->driver, resource->space, (char *)""};
-            Op *opening = NULL;
-
-            if (space && space->open)
-                continue;
-            if (!space) {
-                space = g_new0(Space, 1);
-                space->driver = resource->driver;
-                space->name = g_strdup(resource->space);
-                space->waiters = g_ptr_array_new();
-                g_hash_table_insert(op->engine->spaces,
-                                    op_space_id(resource->driver, resource->space), space);
-                opening = op_new(op->engine, OP_SPACE, op_lane(op->engine, resource));
-                /* what makes its lock files makes its directory, too */
-                op_add(opening, &whole, NULL, HF_MODE_EXCLUSIVE,
-                       item->flags & HF_RESOURCE_AUTOCREATE ? HF_RESOURCE_CREATE : 0);
-            }
-            /* an op's items come one after the other: if it waits already, it is the last */
-            if (space->waiters->len == 0 ||
-                g_ptr_array_index(space->waiters, space->waiters->len - 1) != op)
-                op_wait_for_space(op, space);
-            if (opening)
-                op_submit(opening, op_space_opened, space);
-        }
-    }
+    if (op_needs_space(op))
+        op_open_spaces(op);
     if (op->spaces_pending == 0)
         op_enter_lane(op);
 }
@@ -533,56 +344,4 @@ void op_submit(Op *op, OpDone done, void *data)
 void op_abandon(Op *op)
 {
     g_atomic_int_set(&op->abandoned, 1);
-}
-
-gboolean op_space_known(Engine *engine, const Driver *driver, const char *space)
-{
-    g_autofree char *id = op_space_id(driver, space);
-    const Space *known = g_hash_table_lookup(engine->spaces, id);
-
-    return known && known->open;
-}
-
-GPtrArray *op_space_names(Engine *engine, const char *driver_name)
-{
-    GPtrArray *names = g_ptr_array_new();
-    GHashTableIter iter;
-    gpointer value;
-
-    g_hash_table_iter_init(&iter, engine->spaces);
-    while (g_hash_table_iter_next(&iter, NULL, &value)) {
-        const Space *space = value;
-
-        if (space->open && strcmp(space->driver->api.name, driver_name) == 0)
-            g_ptr_array_add(names, space->name);
-    }
-    return names;
-}
-
-GHashTable *op_spaces_new(void)
-{
-    return g_hash_table_new_full(g_str_hash, g_str_equal, g_free, op_space_free);
-}
-
-void op_space_opened_by_name(Engine *engine, const Resource *resource, void *handle)
-{
-    g_autofree char *id = op_space_id(resource->driver, resource->space);
-    Space *space = g_hash_table_lookup(engine->spaces, id);
-
-    if (space && space->open) {
-        resource->driver->api.close_space(handle); /* one handle is enough */
-        return;
-    }
-    if (space) { /* an op is opening it as well and will find it open */
-        space->open = TRUE;
-        space->handle = handle;
-        return;
-    }
-    space = g_new0(Space, 1);
-    space->driver = resource->driver;
-    space->name = g_strdup(resource->space);
-    space->waiters = g_ptr_array_new();
-    space->open = TRUE;
-    space->handle = handle;
-    g_hash_table_insert(engine->spaces, g_steal_pointer(&id), space);
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* See vault.h. */
+/* See vault.h: finding the supervisor, and sending to it. */
 #define G_LOG_DOMAIN "holdfast.vault"
 
-#include "vault.h"
+#include "vault-private.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -32,35 +32,7 @@ typedef struct VaultCommit {
     void *data;
 } VaultCommit;
 
-struct Vault {
-    VaultKind kind;
-    int socket;
-    void (*on_lost)(void *data);
-    void *lost_data;
-    sd_event_source *source; /* of the socket: room in it, and its end */
-    GQueue messages;         /* of VaultMessage */
-    guint64 queued;          /* messages ever queued or sent */
-    guint64 sent;
-    GQueue commits; /* of VaultCommit */
-
-    GHashTable *kept;  /* name -> descriptor, not yet taken */
-    GHashTable *names; /* set of names in use */
-    GQueue free_names; /* of char *: short names are worth keeping, see vault_new_name() */
-    guint next_name;
-
-    char *path;
-    int ledger;
-    gsize size;
-    gboolean torn; /* something could not be written */
-};
-
 /* ---- what was kept --------------------------------------------------------------------- */
-
-static void vault_found(Vault *vault, const char *name, int fd)
-{
-    g_hash_table_replace(vault->kept, g_strdup(name), GINT_TO_POINTER(fd));
-    g_hash_table_add(vault->names, g_strdup(name));
-}
 
 /* The keeper's list: a file with a line "NAME NUMBER" for each. */
 static void vault_find_keeper(Vault *vault)
@@ -85,7 +57,7 @@ static void vault_find_keeper(Vault *vault)
         if (strcmp(line, KEEPER_CLOSING) == 0)
             closer_close(atoi(blank + 1));
         else
-            vault_found(vault, line, atoi(blank + 1));
+            vault_names_found(&vault->names, line, atoi(blank + 1));
     }
     /* what was inherited is for nobody else */
     if (close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC) < 0)
@@ -100,57 +72,10 @@ static void vault_find_systemd(Vault *vault)
 
     for (int i = 0; i < n; i++) {
         if (g_str_has_prefix(names[i], "hf-")) /* sd_listen_fds() has set close-on-exec */
-            vault_found(vault, names[i] + 3, SD_LISTEN_FDS_START + i);
+            vault_names_found(&vault->names, names[i] + 3, SD_LISTEN_FDS_START + i);
         free(names[i]);
     }
     free(names);
-}
-
-int vault_take(Vault *vault, const char *name)
-{
-    gpointer value;
-
-    if (!g_hash_table_lookup_extended(vault->kept, name, NULL, &value))
-        return -1;
-    g_hash_table_remove(vault->kept, name);
-    return GPOINTER_TO_INT(value);
-}
-
-GPtrArray *vault_untaken(Vault *vault)
-{
-    GPtrArray *names = g_ptr_array_new_with_free_func(g_free);
-    GHashTableIter iter;
-    gpointer name;
-
-    g_hash_table_iter_init(&iter, vault->kept);
-    while (g_hash_table_iter_next(&iter, &name, NULL))
-        g_ptr_array_add(names, g_strdup(name));
-    return names;
-}
-
-/* ---- names ----------------------------------------------------------------------------- */
-
-/* As short as possible: systemd hands all names over in one environment string of at most 128 KiB,
- * which with a mark, three letters and a colon is enough for 18,000 descriptors. */
-char *vault_new_name(Vault *vault)
-{
-    static const char letters[] = "0123456789abcdefghijklmnopqrstuvwxyz"
-                                  "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
-    char *name = g_queue_pop_head(&vault->free_names);
-
-    while (!name) {
-        char text[16], *p = text + sizeof(text) - 1;
-        guint number = vault->next_name++;
-
-        *p = '\0';
-        do
-            *--p = letters[number % 62];
-        while ((number /= 62) > 0);
-        if (!g_hash_table_contains(vault->names, p))
-            name = g_strdup(p);
-    }
-    g_hash_table_add(vault->names, g_strdup(name));
-    return name;
 }
 
 /* ---- sending --------------------------------------------------------------------------- */
@@ -278,22 +203,16 @@ static const char *vault_mark(const Vault *vault)
     return vault->kind == VAULT_SYSTEMD ? "hf-" : "";
 }
 
-static void vault_forget_name(Vault *vault, const char *name)
-{
-    if (g_hash_table_remove(vault->names, name))
-        g_queue_push_tail(&vault->free_names, g_strdup(name));
-}
-
 gboolean vault_store(Vault *vault, const char *name, int fd)
 {
     char text[128];
 
-    g_hash_table_add(vault->names, g_strdup(name));
+    vault_names_use(&vault->names, name);
     /* without FDPOLL=0 systemd drops a pidfd as soon as its process has ended */
     g_snprintf(text, sizeof(text), "FDSTORE=1\nFDPOLL=0\nFDNAME=%s%s\n", vault_mark(vault), name);
     if (vault_post(vault, text, fd))
         return TRUE;
-    vault_forget_name(vault, name);
+    vault_names_forget(&vault->names, name);
     return FALSE;
 }
 
@@ -303,7 +222,7 @@ void vault_remove(Vault *vault, const char *name)
 
     g_snprintf(text, sizeof(text), "FDSTOREREMOVE=1\nFDNAME=%s%s\n", vault_mark(vault), name);
     vault_post(vault, text, -1);
-    vault_forget_name(vault, name);
+    vault_names_forget(&vault->names, name);
 }
 
 void vault_ready(Vault *vault)
@@ -322,23 +241,6 @@ void vault_leave(Vault *vault, int code)
 }
 
 /* ---- the ledger ------------------------------------------------------------------------ */
-
-void vault_write(Vault *vault, const char *text, gsize len)
-{
-    ssize_t n = vault->ledger < 0 || len == 0 ? (ssize_t)len : write(vault->ledger, text, len);
-    int err = n < 0 ? errno : ENOSPC;
-
-    if (n == (ssize_t)len) {
-        vault->size += len;
-        return;
-    }
-    vault->torn = TRUE;
-    g_critical("cannot write %s: %s; leases made now will not survive this process", vault->path,
-               g_strerror(err));
-    /* half a line would spoil the next one as well */
-    if (n > 0 && ftruncate(vault->ledger, (off_t)vault->size) < 0)
-        g_critical("cannot cut %s: %s", vault->path, g_strerror(errno));
-}
 
 void vault_commit(Vault *vault, const char *text, gsize len, VaultDone done, void *data)
 {
@@ -359,53 +261,9 @@ void vault_commit(Vault *vault, const char *text, gsize len, VaultDone done, voi
     g_queue_push_tail(&vault->commits, commit);
 }
 
-char *vault_read(Vault *vault, gsize *ret_len)
+gboolean vault_is_waiting(const Vault *vault)
 {
-    char *text = NULL;
-
-    if (g_file_get_contents(vault->path, &text, ret_len, NULL))
-        return text;
-    *ret_len = 0;
-    return g_strdup("");
-}
-
-void vault_rewrite(Vault *vault, const char *text, gsize len)
-{
-    g_autofree char *fresh = g_strconcat(vault->path, ".new", NULL);
-    g_autofree char *dir = g_path_get_dirname(vault->path);
-    int fd;
-
-    g_mkdir_with_parents(dir, 0755); /* if that fails, so does what follows, and says why */
-    fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
-
-    if (fd < 0 || write(fd, text, len) != (ssize_t)len || rename(fresh, vault->path) < 0) {
-        vault->torn = TRUE;
-        g_critical("cannot write %s: %s; leases will not survive this process", vault->path,
-                   g_strerror(errno));
-        if (fd >= 0)
-            close(fd);
-        return;
-    }
-    if (vault->ledger >= 0)
-        close(vault->ledger);
-    vault->ledger = fd;
-    vault->size = len;
-    vault->torn = FALSE;
-}
-
-gboolean vault_ledger_is_whole(const Vault *vault)
-{
-    return !vault->torn;
-}
-
-gsize vault_ledger_size(const Vault *vault)
-{
-    return vault->size;
-}
-
-void vault_remove_ledger(Vault *vault)
-{
-    unlink(vault->path);
+    return vault->kind != VAULT_NONE && !g_queue_is_empty((GQueue *)&vault->commits);
 }
 
 /* ---- beginning and end ----------------------------------------------------------------- */
@@ -426,11 +284,6 @@ const char *vault_kind_name(const Vault *vault)
     static const char *const names[] = {"none", "systemd", "keeper"};
 
     return names[vault->kind];
-}
-
-guint vault_count(const Vault *vault)
-{
-    return g_hash_table_size(vault->names);
 }
 
 /* $NOTIFY_SOCKET as systemd sets it: a path, or "@" for the abstract name space. */
@@ -517,8 +370,7 @@ int vault_new(sd_event *event, const char *ledger_path, Vault **ret_vault)
     vault->socket = -1;
     vault->ledger = -1;
     vault->path = g_strdup(ledger_path);
-    vault->kept = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
-    vault->names = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    vault_names_init(&vault->names);
     vault_find_supervisor(vault);
     if (vault->kind != VAULT_NONE)
         r = sd_event_add_io(event, &vault->source, vault->socket, 0, vault_on_socket, vault);
@@ -534,8 +386,6 @@ void vault_free(Vault *vault)
 {
     VaultMessage *message;
     VaultCommit *commit;
-    GHashTableIter iter;
-    gpointer fd;
 
     while ((message = g_queue_pop_head(&vault->messages)))
         vault_message_free(message);
@@ -543,17 +393,11 @@ void vault_free(Vault *vault)
         g_free(commit->text);
         g_free(commit);
     }
-    g_hash_table_iter_init(&iter, vault->kept);
-    while (g_hash_table_iter_next(&iter, NULL, &fd))
-        closer_close(GPOINTER_TO_INT(fd));
-    g_hash_table_unref(vault->kept);
-    g_hash_table_unref(vault->names);
-    g_queue_clear_full(&vault->free_names, g_free);
+    vault_names_clear(&vault->names);
     sd_event_source_disable_unref(vault->source);
     if (vault->socket >= 0)
         close(vault->socket);
-    if (vault->ledger >= 0)
-        close(vault->ledger);
+    vault_ledger_close(vault);
     g_free(vault->path);
     g_free(vault);
 }

@@ -41,7 +41,9 @@ guint vault_count(const Vault *vault);
 /* The descriptor that was kept under that name, which is the caller's from now on and stays stored;
  * -1 if there is none. */
 int vault_take(Vault *vault, const char *name);
-/* The names that were kept and nobody has taken: a new array of char *. */
+/* It will be taken later. FALSE if nothing was kept under that name, or somebody was quicker. */
+gboolean vault_claim(Vault *vault, const char *name);
+/* The names that were kept and nobody has taken or claimed: a new array of char *. */
 GPtrArray *vault_untaken(Vault *vault);
 
 /* A name that is not in use; a new string. */
@@ -56,10 +58,17 @@ typedef void (*VaultDone)(void *data);
 /* Calls done() once all that was stored before is on its way and `text` is in the ledger: perhaps
  * before it returns. The ledger is written last, so that it never names what is not stored. */
 void vault_commit(Vault *vault, const char *text, gsize len, VaultDone done, void *data);
+/* TRUE if there are such that have not been called yet: the ledger lacks their text, and so far may
+ * not name what belongs to it. */
+gboolean vault_is_waiting(const Vault *vault);
 /* Appends to the ledger now. */
 void vault_write(Vault *vault, const char *text, gsize len);
-/* The whole ledger that the last daemon left; a new string, never NULL. */
+/* The whole ledger that the last daemon left, which from now on is written to; a new string, never
+ * NULL. */
 char *vault_read(Vault *vault, gsize *ret_len);
+/* What is behind the first `len` bytes of it goes. FALSE if there is nothing to be written to: then
+ * it has to be written anew. */
+gboolean vault_cut(Vault *vault, gsize len);
 /* Replaces the ledger. */
 void vault_rewrite(Vault *vault, const char *text, gsize len);
 /* FALSE if something could not be written: the ledger has to be written anew. */

@@ -1,10 +1,19 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* See ledger.h. */
+/*
+ * See ledger.h. Whoever has waited for a daemon that starts waits for this, so that what is read
+ * stays where it is: the values are pieces of the file's text, what refers to them comes from a few
+ * large blocks, and nothing is freed but these.
+ */
 #include "ledger.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <zlib.h>
+
+/* Before the rest of each line: the check sum and a blank. */
+#define LEDGER_CRC_CHARS 9
+/* Some 2,000 leases fit into one; what is so large goes back to the kernel when it is freed. */
+#define LEDGER_BLOCK_BYTES (256 * 1024)
 
 /* ---- writing --------------------------------------------------------------------------- */
 
@@ -44,17 +53,34 @@ static void ledger_text(GString *out, const char *key, const char *value)
 
 static void ledger_number(GString *out, const char *key, gint64 value)
 {
-    g_string_append_printf(out, "\t%s=%" G_GINT64_FORMAT, key, value);
+    char digits[24], *p = digits + sizeof(digits) - 1;
+    guint64 rest = value < 0 ? -(guint64)value : (guint64)value;
+
+    *p = '\0';
+    do
+        *--p = (char)('0' + rest % 10);
+    while ((rest /= 10) > 0);
+    if (value < 0)
+        *--p = '-';
+    ledger_text(out, key, p);
+}
+
+static void ledger_hex(char digits[8], guint32 value)
+{
+    for (int i = 8; i-- > 0; value >>= 4)
+        digits[i] = "0123456789abcdef"[value & 15];
+}
+
+static guint32 ledger_crc(const char *text, gsize len)
+{
+    return (guint32)crc32(0, (const Bytef *)text, (uInt)len);
 }
 
 static void ledger_end(GString *out, gsize start)
 {
-    const char *line = out->str + start + 9;
-    guint32 crc = (guint32)crc32(0, (const Bytef *)line, (uInt)(out->len - start - 9));
-    char digits[9];
+    const char *line = out->str + start + LEDGER_CRC_CHARS;
 
-    g_snprintf(digits, sizeof(digits), "%08x", crc);
-    memcpy(out->str + start, digits, 8);
+    ledger_hex(out->str + start, ledger_crc(line, out->len - start - LEDGER_CRC_CHARS));
     g_string_append_c(out, '\n');
 }
 
@@ -84,10 +110,10 @@ void ledger_put_lease(GString *out, const LedgerLease *lease)
     ledger_text(out, "mode", mode_to_string(lease->mode));
     ledger_number(out, "since", lease->since_usec);
     ledger_number(out, "count", lease->count);
-    for (guint i = 0; i < lease->claims->len; i++)
-        ledger_text(out, "claim", g_ptr_array_index(lease->claims, i));
-    for (guint i = 0; i < lease->parts->len; i++) {
-        const LedgerPart *part = g_ptr_array_index(lease->parts, i);
+    for (guint i = 0; i < lease->n_claims; i++)
+        ledger_text(out, "claim", lease->claims[i]);
+    for (guint i = 0; i < lease->n_parts; i++) {
+        const LedgerPart *part = &lease->parts[i];
 
         ledger_text(out, "driver", part->driver); /* begins a part */
         ledger_text(out, "space", part->space);
@@ -116,220 +142,237 @@ void ledger_put_gone(GString *out, const char *owner_id)
     ledger_put_id(out, "gone", owner_id);
 }
 
+/* ---- blocks of memory ------------------------------------------------------------------ */
+
+typedef struct LedgerBlock {
+    struct LedgerBlock *next;
+    gsize used, size;
+    gpointer bytes[]; /* aligned for all that is put there */
+} LedgerBlock;
+
+/* A copy that lasts as long as the ledger. */
+static gpointer ledger_keep(Ledger *ledger, gconstpointer data, gsize size)
+{
+    LedgerBlock *block = ledger->blocks;
+    gsize room = (size + sizeof(gpointer) - 1) / sizeof(gpointer);
+    gpointer there;
+
+    if (size == 0)
+        return NULL;
+    if (!block || block->size - block->used < room) {
+        gsize n = MAX(room, LEDGER_BLOCK_BYTES / sizeof(gpointer));
+
+        block = g_malloc(sizeof(*block) + n * sizeof(gpointer));
+        block->next = ledger->blocks;
+        block->used = 0;
+        block->size = n;
+        ledger->blocks = block;
+    }
+    there = block->bytes + block->used;
+    block->used += room;
+    return memcpy(there, data, size);
+}
+
 /* ---- reading --------------------------------------------------------------------------- */
 
-static void ledger_owner_free(gpointer data)
-{
-    LedgerOwner *owner = data;
+/* While a line about a lease is read: lists that grow. */
+typedef struct LedgerReader {
+    Ledger *ledger;
+    GArray *claims; /* of const char * */
+    GArray *parts;  /* of LedgerPart */
+} LedgerReader;
 
-    g_free(owner->id);
-    g_free(owner->name);
-    g_free(owner->uuid);
-    g_free(owner->uri);
-    g_free(owner->pidfd);
-    g_free(owner->conns);
-    g_free(owner);
+/* One character of an escaped value, as g_strcompress() reads it; moves *from on. */
+static char ledger_unescape_one(const char **from)
+{
+    static const char letters[] = "bfnrtv", meanings[] = "\b\f\n\r\t\v";
+    const char *letter;
+    int value = 0, n = 0;
+
+    for (; n < 3 && **from >= '0' && **from <= '7'; n++)
+        value = value * 8 + *(*from)++ - '0';
+    if (n > 0)
+        return (char)value;
+    letter = strchr(letters, **from);
+    (*from)++;
+    return letter ? meanings[letter - letters] : (*from)[-1];
 }
 
-static void ledger_part_free(gpointer data)
+/* In place: what is meant is never longer. A backslash at the end escapes nothing, which only
+ * somebody else can have written. */
+static char *ledger_unescape(char *escaped)
 {
-    LedgerPart *part = data;
+    const char *from = strchr(escaped, '\\');
+    char *to = escaped + (from ? from - escaped : 0);
 
-    g_free(part->driver);
-    g_free(part->space);
-    g_free(part->key);
-    g_free(part->fds);
-    g_free(part->bytes);
-    g_free(part);
+    while (from && *from) {
+        if (*from != '\\')
+            *to++ = *from++;
+        else if (*++from)
+            *to++ = ledger_unescape_one(&from);
+    }
+    if (from)
+        *to = '\0';
+    return escaped;
 }
 
-LedgerLease *ledger_lease_new(void)
+/* Mostly the first letter tells. */
+static gboolean ledger_is(const char *key, const char *word)
 {
-    LedgerLease *lease = g_new0(LedgerLease, 1);
-
-    lease->claims = g_ptr_array_new_with_free_func(g_free);
-    lease->parts = g_ptr_array_new_with_free_func(ledger_part_free);
-    lease->count = 1;
-    return lease;
+    return *key == *word && strcmp(key, word) == 0;
 }
 
-void ledger_lease_free(LedgerLease *lease)
+static void ledger_set_owner(LedgerOwner *owner, const char *key, char *value)
 {
-    if (!lease)
-        return;
-    g_free(lease->id);
-    g_free(lease->owner);
-    g_free(lease->disk);
-    g_ptr_array_unref(lease->claims);
-    g_ptr_array_unref(lease->parts);
-    g_free(lease);
-}
-
-LedgerPart *ledger_lease_add_part(LedgerLease *lease)
-{
-    LedgerPart *part = g_new0(LedgerPart, 1);
-
-    g_ptr_array_add(lease->parts, part);
-    return part;
-}
-
-/* A backslash at the end escapes nothing, which only somebody else can have written. */
-static char *ledger_unescape(const char *escaped)
-{
-    g_autofree char *copy = NULL;
-    gsize len = strlen(escaped), n = 0;
-
-    copy = g_strdup(escaped);
-    if (!memchr(escaped, '\\', len))
-        return g_steal_pointer(&copy);
-    while (n < len && copy[len - 1 - n] == '\\')
-        n++;
-    if (n % 2 == 1)
-        copy[len - 1] = '\0';
-    return g_strcompress(copy);
-}
-
-static void ledger_replace(char **member, const char *escaped)
-{
-    g_free(*member);
-    *member = ledger_unescape(escaped);
-}
-
-static void ledger_set_owner(LedgerOwner *owner, const char *key, const char *value)
-{
-    if (strcmp(key, "id") == 0)
-        ledger_replace(&owner->id, value);
-    else if (strcmp(key, "name") == 0)
-        ledger_replace(&owner->name, value);
-    else if (strcmp(key, "uuid") == 0)
-        ledger_replace(&owner->uuid, value);
-    else if (strcmp(key, "uri") == 0)
-        ledger_replace(&owner->uri, value);
-    else if (strcmp(key, "pidfd") == 0)
-        ledger_replace(&owner->pidfd, value);
-    else if (strcmp(key, "conns") == 0)
-        ledger_replace(&owner->conns, value);
-    else if (strcmp(key, "pid") == 0)
+    if (ledger_is(key, "id"))
+        owner->id = ledger_unescape(value);
+    else if (ledger_is(key, "name"))
+        owner->name = ledger_unescape(value);
+    else if (ledger_is(key, "uuid"))
+        owner->uuid = ledger_unescape(value);
+    else if (ledger_is(key, "uri"))
+        owner->uri = ledger_unescape(value);
+    else if (ledger_is(key, "pidfd"))
+        owner->pidfd = ledger_unescape(value);
+    else if (ledger_is(key, "conns"))
+        owner->conns = ledger_unescape(value);
+    else if (ledger_is(key, "pid"))
         owner->pid = (pid_t)g_ascii_strtoll(value, NULL, 10);
-    else if (strcmp(key, "ticks") == 0)
+    else if (ledger_is(key, "ticks"))
         owner->start_ticks = (guint64)g_ascii_strtoll(value, NULL, 10);
-    else if (strcmp(key, "until-close") == 0)
+    else if (ledger_is(key, "until-close"))
         owner->until_close = *value == '1';
 }
 
-static void ledger_set_part(LedgerPart *part, const char *key, const char *value)
+static void ledger_set_part(LedgerPart *part, const char *key, char *value)
 {
-    if (strcmp(key, "space") == 0)
-        ledger_replace(&part->space, value);
-    else if (strcmp(key, "key") == 0)
-        ledger_replace(&part->key, value);
-    else if (strcmp(key, "fds") == 0)
-        ledger_replace(&part->fds, value);
-    else if (strcmp(key, "bytes") == 0)
-        ledger_replace(&part->bytes, value);
+    if (ledger_is(key, "space"))
+        part->space = ledger_unescape(value);
+    else if (ledger_is(key, "key"))
+        part->key = ledger_unescape(value);
+    else if (ledger_is(key, "fds"))
+        part->fds = ledger_unescape(value);
+    else if (ledger_is(key, "bytes"))
+        part->bytes = ledger_unescape(value);
 }
 
-static void ledger_set_lease(LedgerLease *lease, const char *key, const char *value)
+static void ledger_set_lease(LedgerReader *reader, LedgerLease *lease, const char *key, char *value)
 {
-    if (strcmp(key, "id") == 0)
-        ledger_replace(&lease->id, value);
-    else if (strcmp(key, "owner") == 0)
-        ledger_replace(&lease->owner, value);
-    else if (strcmp(key, "disk") == 0)
-        ledger_replace(&lease->disk, value);
-    else if (strcmp(key, "mode") == 0)
+    if (ledger_is(key, "id")) {
+        lease->id = ledger_unescape(value);
+    } else if (ledger_is(key, "owner")) {
+        lease->owner = ledger_unescape(value);
+    } else if (ledger_is(key, "disk")) {
+        lease->disk = ledger_unescape(value);
+    } else if (ledger_is(key, "mode")) {
         mode_from_string(value, &lease->mode);
-    else if (strcmp(key, "since") == 0)
+    } else if (ledger_is(key, "since")) {
         lease->since_usec = g_ascii_strtoll(value, NULL, 10);
-    else if (strcmp(key, "count") == 0)
+    } else if (ledger_is(key, "count")) {
         lease->count = (guint)MAX(g_ascii_strtoll(value, NULL, 10), 1);
-    else if (strcmp(key, "claim") == 0)
-        g_ptr_array_add(lease->claims, ledger_unescape(value));
-    else if (strcmp(key, "driver") == 0)
-        ledger_replace(&ledger_lease_add_part(lease)->driver, value);
-    else if (lease->parts->len > 0)
-        ledger_set_part(g_ptr_array_index(lease->parts, lease->parts->len - 1), key, value);
+    } else if (ledger_is(key, "claim")) {
+        const char *claim = ledger_unescape(value);
+
+        g_array_append_val(reader->claims, claim);
+    } else if (ledger_is(key, "driver")) {
+        const LedgerPart part = {.driver = ledger_unescape(value)};
+
+        g_array_append_val(reader->parts, part);
+    } else if (reader->parts->len > 0) {
+        ledger_set_part(&g_array_index(reader->parts, LedgerPart, reader->parts->len - 1), key,
+                        value);
+    }
 }
 
-static gboolean ledger_lease_is_whole(const LedgerLease *lease)
+static gboolean ledger_lease_is_whole(const LedgerLease *lease, const GArray *parts)
 {
-    for (guint i = 0; i < lease->parts->len; i++) {
-        const LedgerPart *part = g_ptr_array_index(lease->parts, i);
+    for (guint i = 0; i < parts->len; i++) {
+        const LedgerPart *part = &g_array_index(parts, LedgerPart, i);
 
         if (!part->space || !part->key || !part->fds || !part->bytes)
             return FALSE;
     }
-    return lease->id && lease->owner && lease->parts->len > 0;
+    return lease->id && lease->owner && parts->len > 0;
 }
 
 /* Splits "key=value" fields off the line, which it changes; NULL at the end. */
 static char *ledger_field(char **line, char **ret_value)
 {
-    char *key = *line, *end, *equals;
+    while (*line) {
+        char *key = *line, *p = key, *equals;
 
-    if (!key)
-        return NULL;
-    end = strchr(key, '\t');
-    *line = end ? end + 1 : NULL;
-    if (end)
-        *end = '\0';
-    equals = strchr(key, '=');
-    if (!equals)
-        return ledger_field(line, ret_value);
-    *equals = '\0';
-    *ret_value = equals + 1;
-    return key;
+        while (*p && *p != '\t' && *p != '=')
+            p++;
+        equals = *p == '=' ? p : NULL;
+        if (equals)
+            p = strchrnul(p, '\t');
+        *line = *p ? p + 1 : NULL;
+        *p = '\0';
+        if (!equals)
+            continue;
+        *equals = '\0';
+        *ret_value = equals + 1;
+        return key;
+    }
+    return NULL;
 }
 
 static gboolean ledger_read_owner(Ledger *ledger, char *fields)
 {
-    LedgerOwner *owner = g_new0(LedgerOwner, 1);
+    LedgerOwner owner = {0}, *kept;
     char *key, *value;
 
     while ((key = ledger_field(&fields, &value)))
-        ledger_set_owner(owner, key, value);
-    if (!owner->id) {
-        ledger_owner_free(owner);
+        ledger_set_owner(&owner, key, value);
+    if (!owner.id)
         return FALSE;
-    }
-    g_hash_table_replace(ledger->owners, owner->id, owner);
+    kept = ledger_keep(ledger, &owner, sizeof(owner));
+    g_hash_table_replace(ledger->owners, (gpointer)kept->id, kept);
     return TRUE;
 }
 
-static gboolean ledger_read_lease(Ledger *ledger, char *fields)
+static gboolean ledger_read_lease(LedgerReader *reader, char *fields)
 {
-    g_autoptr(LedgerLease) lease = ledger_lease_new();
+    Ledger *ledger = reader->ledger;
+    LedgerLease lease = {.count = 1}, *kept;
     char *key, *value;
 
+    g_array_set_size(reader->claims, 0);
+    g_array_set_size(reader->parts, 0);
     while ((key = ledger_field(&fields, &value)))
-        ledger_set_lease(lease, key, value);
-    if (!ledger_lease_is_whole(lease))
+        ledger_set_lease(reader, &lease, key, value);
+    if (!ledger_lease_is_whole(&lease, reader->parts))
         return FALSE;
-    g_hash_table_replace(ledger->leases, lease->id, lease);
-    g_steal_pointer(&lease);
+    lease.n_claims = reader->claims->len;
+    lease.claims =
+        ledger_keep(ledger, reader->claims->data, reader->claims->len * sizeof(const char *));
+    lease.n_parts = reader->parts->len;
+    lease.parts = ledger_keep(ledger, reader->parts->data, reader->parts->len * sizeof(LedgerPart));
+    kept = ledger_keep(ledger, &lease, sizeof(lease));
+    g_hash_table_replace(ledger->leases, (gpointer)kept->id, kept);
     return TRUE;
 }
 
-static gboolean ledger_read_line(Ledger *ledger, char *line, gsize len)
+static gboolean ledger_read_line(LedgerReader *reader, char *line, gsize len)
 {
+    Ledger *ledger = reader->ledger;
     char *fields, *value = NULL, *key;
-    char digits[9];
+    char digits[8];
 
-    if (len < 10 || line[8] != ' ')
+    if (len <= LEDGER_CRC_CHARS || line[LEDGER_CRC_CHARS - 1] != ' ')
         return FALSE;
-    g_snprintf(digits, sizeof(digits), "%08x",
-               (guint32)crc32(0, (const Bytef *)line + 9, (uInt)(len - 9)));
-    if (memcmp(digits, line, 8) != 0)
+    ledger_hex(digits, ledger_crc(line + LEDGER_CRC_CHARS, len - LEDGER_CRC_CHARS));
+    if (memcmp(digits, line, sizeof(digits)) != 0)
         return FALSE;
-    line += 9;
+    line += LEDGER_CRC_CHARS;
     fields = strchr(line, '\t');
     if (!fields)
         return FALSE;
     *fields++ = '\0';
+    if (strcmp(line, "lease") == 0)
+        return ledger_read_lease(reader, fields);
     if (strcmp(line, "owner") == 0)
         return ledger_read_owner(ledger, fields);
-    if (strcmp(line, "lease") == 0)
-        return ledger_read_lease(ledger, fields);
     key = ledger_field(&fields, &value);
     if (!key || strcmp(key, "id") != 0)
         return FALSE;
@@ -340,46 +383,57 @@ static gboolean ledger_read_line(Ledger *ledger, char *line, gsize len)
     return TRUE; /* another kind is from a later version, and can be done without */
 }
 
-/* With a NUL behind it, and whatever is in it: g_strndup() would stop at the first. */
-static char *ledger_copy(const char *text, gsize len)
+static void ledger_read_lines(Ledger *ledger, gsize len)
 {
-    char *copy = g_malloc(len + 1);
+    LedgerReader reader = {
+        .ledger = ledger,
+        .claims = g_array_new(FALSE, FALSE, sizeof(const char *)),
+        .parts = g_array_new(FALSE, FALSE, sizeof(LedgerPart)),
+    };
+    char *line = ledger->text + strlen(LEDGER_HEADER), *past = ledger->text + len, *end;
 
-    if (len > 0)
-        memcpy(copy, text, len);
-    copy[len] = '\0';
-    return copy;
+    for (; (end = memchr(line, '\n', (gsize)(past - line))); line = end + 1) {
+        *end = '\0';
+        ledger->lines++;
+        if (!ledger_read_line(&reader, line, (gsize)(end - line)))
+            ledger->damaged++;
+    }
+    ledger->whole = (gsize)(line - ledger->text);
+    g_array_unref(reader.claims);
+    g_array_unref(reader.parts);
 }
 
-Ledger *ledger_parse(const char *text, gsize len, Fault **ret_fault)
+Ledger *ledger_parse(char *text, gsize len, Fault **ret_fault)
 {
-    g_autofree char *copy = ledger_copy(text, len);
     Ledger *ledger;
-    char *line, *end;
 
-    if (len > 0 && !g_str_has_prefix(copy, LEDGER_HEADER)) {
+    if (len > 0 && !g_str_has_prefix(text, LEDGER_HEADER)) {
         *ret_fault = fault_new(HF_ERR_INTERNAL, 0,
                                "this is no ledger of version 1: another version's, or damaged");
+        g_free(text);
         return NULL;
     }
     ledger = g_new0(Ledger, 1);
-    ledger->owners = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, ledger_owner_free);
-    ledger->leases =
-        g_hash_table_new_full(g_str_hash, g_str_equal, NULL, (GDestroyNotify)ledger_lease_free);
-    line = len > 0 ? copy + strlen(LEDGER_HEADER) : copy;
-    for (; (end = memchr(line, '\n', (gsize)(copy + len - line))); line = end + 1) {
-        *end = '\0';
-        if (!ledger_read_line(ledger, line, (gsize)(end - line)))
-            ledger->damaged++;
-    }
+    ledger->text = text;
+    ledger->owners = g_hash_table_new(g_str_hash, g_str_equal);
+    ledger->leases = g_hash_table_new(g_str_hash, g_str_equal);
+    if (len > 0)
+        ledger_read_lines(ledger, len);
     return ledger;
 }
 
 void ledger_free(Ledger *ledger)
 {
+    LedgerBlock *block, *next;
+
     if (!ledger)
         return;
     g_hash_table_unref(ledger->owners);
     g_hash_table_unref(ledger->leases);
+    for (block = ledger->blocks; block; block = next) {
+        next = block->next;
+        g_free(block);
+    }
+    g_free(ledger->text);
     g_free(ledger);
 }

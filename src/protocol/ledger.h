@@ -25,41 +25,49 @@
 
 #define LEDGER_HEADER "HOLDFAST LEDGER 1\n"
 
+/* All strings are borrowed: of who writes, or of the ledger that was read. */
 typedef struct LedgerOwner {
-    char *id;
-    char *name; /* each of these three may be NULL */
-    char *uuid;
-    char *uri;
+    const char *id;
+    const char *name; /* each of these three may be NULL */
+    const char *uuid;
+    const char *uri;
     pid_t pid;
     guint64 start_ticks;
     gboolean until_close;
-    char *pidfd; /* name of the descriptor; NULL: none */
-    char *conns; /* names of connections that its leases last with, with commas; NULL: none */
+    const char *pidfd; /* name of the descriptor; NULL: none */
+    const char *conns; /* names of connections that its leases last with, with commas; NULL: none */
 } LedgerOwner;
 
 typedef struct LedgerPart {
-    char *driver;
-    char *space;
-    char *key;
-    char *fds;   /* names of the descriptors, with commas between them; "" for none */
-    char *bytes; /* what the driver saved, in hexadecimal */
+    const char *driver;
+    const char *space;
+    const char *key;
+    const char *fds;   /* names of the descriptors, with commas between them; "" for none */
+    const char *bytes; /* what the driver saved, in hexadecimal */
 } LedgerPart;
 
 typedef struct LedgerLease {
-    char *id;
-    char *owner; /* id */
-    char *disk;  /* may be NULL */
-    hf_mode mode;
+    const char *id;
+    const char *owner; /* id */
+    const char *disk;  /* may be NULL */
     gint64 since_usec;
+    hf_mode mode;
     guint count;
-    GPtrArray *claims; /* of char * */
-    GPtrArray *parts;  /* of LedgerPart, at least one */
+    guint n_claims;
+    guint n_parts; /* at least one */
+    const char **claims;
+    LedgerPart *parts;
 } LedgerLease;
 
 typedef struct Ledger {
     GHashTable *owners; /* id -> LedgerOwner */
     GHashTable *leases; /* id -> LedgerLease */
-    guint damaged;      /* lines that were skipped */
+    guint lines;        /* all of them */
+    guint damaged;      /* those that were skipped */
+    gsize whole;        /* bytes up to the end of the last line that is not torn */
+    /* of ledger.c */
+    char *text;
+    struct LedgerBlock *blocks;
 } Ledger;
 
 /* Appends a line. */
@@ -68,13 +76,8 @@ void ledger_put_lease(GString *out, const LedgerLease *lease);
 void ledger_put_free(GString *out, const char *lease_id);
 void ledger_put_gone(GString *out, const char *owner_id);
 
-LedgerLease *ledger_lease_new(void);
-void ledger_lease_free(LedgerLease *lease);
-G_DEFINE_AUTOPTR_CLEANUP_FUNC(LedgerLease, ledger_lease_free)
-LedgerPart *ledger_lease_add_part(LedgerLease *lease);
-
 /* What a file of `len` bytes says in the end; NULL with a fault if it is of another version or no
- * ledger at all. An empty file is an empty ledger. */
-Ledger *ledger_parse(const char *text, gsize len, Fault **ret_fault);
+ * ledger at all. An empty file is an empty ledger. Takes `text` over, which has a NUL behind it. */
+Ledger *ledger_parse(char *text, gsize len, Fault **ret_fault);
 void ledger_free(Ledger *ledger);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Ledger, ledger_free)

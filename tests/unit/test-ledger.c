@@ -12,41 +12,49 @@
 #define ODD "tab\there, line\nthere, \"quoted\" \\ = \xc3\xa4 \xff \x01 end"
 
 static const LedgerOwner web1 = {
-    .id = (char *)"a",
-    .name = (char *)"web1",
-    .uuid = (char *)"4dea22b3-1d52-d8f3-2516-782e98ab3fa0",
-    .uri = (char *)"qemu:///system",
+    .id = "a",
+    .name = "web1",
+    .uuid = "4dea22b3-1d52-d8f3-2516-782e98ab3fa0",
+    .uri = "qemu:///system",
     .pid = 4711,
     .start_ticks = 1234567890123,
-    .pidfd = (char *)"x",
+    .pidfd = "x",
 };
 
-static LedgerLease *lease_of(const char *id, const char *owner, const char *key)
+/* A lease with one part; `claims` and `parts` are where its lists are. */
+static LedgerLease lease_of(const char *id, const char *owner, const char *key,
+                            const char *claims[2], LedgerPart *parts)
 {
-    LedgerLease *lease = ledger_lease_new();
-    LedgerPart *part = ledger_lease_add_part(lease);
-
-    lease->id = g_strdup(id);
-    lease->owner = g_strdup(owner);
-    lease->disk = g_strdup(key);
-    lease->mode = HF_MODE_SHARED;
-    lease->since_usec = 1770000000123456;
-    lease->count = 3;
-    g_ptr_array_add(lease->claims, g_strdup("file:8:1:4711"));
-    g_ptr_array_add(lease->claims, g_strdup(key));
-    part->driver = g_strdup("lockd");
-    part->space = g_strdup("");
-    part->key = g_strdup(key);
-    part->fds = g_strdup("1,2");
-    part->bytes = g_strdup("3120");
-    return lease;
+    claims[0] = "file:8:1:4711";
+    claims[1] = key;
+    parts[0] = (LedgerPart){
+        .driver = "lockd",
+        .space = "",
+        .key = key,
+        .fds = "1,2",
+        .bytes = "3120",
+    };
+    return (LedgerLease){
+        .id = id,
+        .owner = owner,
+        .disk = key,
+        .mode = HF_MODE_SHARED,
+        .since_usec = 1770000000123456,
+        .count = 3,
+        .claims = claims,
+        .n_claims = 2,
+        .parts = parts,
+        .n_parts = 1,
+    };
 }
 
 static void put_lease(GString *out, const char *id, const char *owner, const char *key)
 {
-    g_autoptr(LedgerLease) lease = lease_of(id, owner, key);
+    const char *claims[2];
+    LedgerPart part;
+    const LedgerLease lease = lease_of(id, owner, key, claims, &part);
 
-    ledger_put_lease(out, lease);
+    ledger_put_lease(out, &lease);
 }
 
 /* A line as any version writes it. */
@@ -56,10 +64,19 @@ static void put_line(GString *out, const char *text)
                            (guint32)crc32(0, (const Bytef *)text, (uInt)strlen(text)), text);
 }
 
+/* The ledger has a copy. */
+static Ledger *parse_bytes(const char *text, gsize len, Fault **ret_fault)
+{
+    char *copy = g_malloc0(len + 1);
+
+    memcpy(copy, text, len);
+    return ledger_parse(copy, len, ret_fault);
+}
+
 static Ledger *parse(const GString *text)
 {
     Fault *fault = NULL;
-    Ledger *ledger = ledger_parse(text->str, text->len, &fault);
+    Ledger *ledger = parse_bytes(text->str, text->len, &fault);
 
     g_assert_null(fault);
     g_assert_nonnull(ledger);
@@ -82,10 +99,10 @@ static void assert_lease(const Ledger *ledger, const char *id, const char *key)
     g_assert_cmpint(lease->mode, ==, HF_MODE_SHARED);
     g_assert_cmpint(lease->since_usec, ==, 1770000000123456);
     g_assert_cmpuint(lease->count, ==, 3);
-    g_assert_cmpuint(lease->claims->len, ==, 2);
-    g_assert_cmpstr(g_ptr_array_index(lease->claims, 1), ==, key);
-    g_assert_cmpuint(lease->parts->len, ==, 1);
-    part = g_ptr_array_index(lease->parts, 0);
+    g_assert_cmpuint(lease->n_claims, ==, 2);
+    g_assert_cmpstr(lease->claims[1], ==, key);
+    g_assert_cmpuint(lease->n_parts, ==, 1);
+    part = lease->parts;
     g_assert_cmpstr(part->driver, ==, "lockd");
     g_assert_cmpstr(part->space, ==, "");
     g_assert_cmpstr(part->key, ==, key);
@@ -121,17 +138,19 @@ static void test_round_trip(void)
 
 static void test_what_may_be_missing(void)
 {
-    const LedgerOwner nobody = {.id = (char *)"a", .until_close = TRUE};
+    const LedgerOwner nobody = {.id = "a", .until_close = TRUE};
     g_autoptr(GString) text = header();
     g_autoptr(Ledger) ledger = NULL;
-    g_autoptr(LedgerLease) lease = lease_of("b", "a", "k");
+    const char *claims[2];
+    LedgerPart part;
+    LedgerLease lease = lease_of("b", "a", "k", claims, &part);
     const LedgerOwner *owner;
     const LedgerLease *read;
 
-    g_clear_pointer(&lease->disk, g_free);
-    g_ptr_array_set_size(lease->claims, 0);
+    lease.disk = NULL;
+    lease.n_claims = 0;
     ledger_put_owner(text, &nobody);
-    ledger_put_lease(text, lease);
+    ledger_put_lease(text, &lease);
     ledger = parse(text);
     owner = g_hash_table_lookup(ledger->owners, "a");
     g_assert_nonnull(owner);
@@ -143,14 +162,14 @@ static void test_what_may_be_missing(void)
     read = g_hash_table_lookup(ledger->leases, "b");
     g_assert_nonnull(read);
     g_assert_null(read->disk);
-    g_assert_cmpuint(read->claims->len, ==, 0);
+    g_assert_cmpuint(read->n_claims, ==, 0);
 }
 
 static void test_empty(void)
 {
     g_autoptr(GString) text = header();
     g_autoptr(Ledger) no_lines = parse(text);
-    g_autoptr(Ledger) no_file = ledger_parse("", 0, NULL);
+    g_autoptr(Ledger) no_file = parse_bytes("", 0, NULL);
 
     g_assert_cmpuint(g_hash_table_size(no_lines->leases), ==, 0);
     g_assert_cmpuint(g_hash_table_size(no_file->owners), ==, 0);
@@ -159,7 +178,7 @@ static void test_empty(void)
 
 static void test_odd_bytes(void)
 {
-    const LedgerOwner odd = {.id = (char *)"a", .name = (char *)ODD, .uri = (char *)""};
+    const LedgerOwner odd = {.id = "a", .name = ODD, .uri = ""};
     g_autoptr(GString) text = header();
     g_autoptr(Ledger) ledger = NULL;
     const LedgerOwner *owner;
@@ -179,27 +198,59 @@ static void test_odd_bytes(void)
     g_assert_cmpuint(ledger->damaged, ==, 0);
 }
 
+/* A name may have been written by anybody who knows C's escapes. */
+static void test_escapes(void)
+{
+    static const struct {
+        const char *written, *meant;
+    } values[] = {
+        {"a\\tb", "a\tb"},      {"\\b\\f\\n\\r\\v", "\b\f\n\r\v"},
+        {"\\101\\0601", "A01"}, {"\\\\n", "\\n"},
+        {"\\\"\\q", "\"q"},     {"end\\", "end"},
+        {"\\18", "\0018"},      {"\\377", "\377"},
+    };
+
+    for (gsize i = 0; i < G_N_ELEMENTS(values); i++) {
+        g_autoptr(GString) text = header();
+        g_autofree char *line = g_strdup_printf("owner\tid=a\tname=%s\tpid=7", values[i].written);
+        g_autoptr(Ledger) ledger = NULL;
+        const LedgerOwner *owner;
+
+        put_line(text, line);
+        ledger = parse(text);
+        owner = g_hash_table_lookup(ledger->owners, "a");
+        g_assert_nonnull(owner);
+        g_assert_cmpstr(owner->name, ==, values[i].meant);
+        g_assert_cmpint(owner->pid, ==, 7);
+    }
+}
+
 static void test_several_parts(void)
 {
     g_autoptr(GString) text = header();
-    g_autoptr(LedgerLease) lease = lease_of("b", "a", "one");
     g_autoptr(Ledger) ledger = NULL;
-    LedgerPart *part = ledger_lease_add_part(lease);
+    const char *claims[2];
+    LedgerPart parts[2];
+    LedgerLease lease = lease_of("b", "a", "one", claims, parts);
+    const LedgerPart *part;
     const LedgerLease *read;
 
-    part->driver = g_strdup("nop");
-    part->space = g_strdup("/srv");
-    part->key = g_strdup("two");
-    part->fds = g_strdup("");
-    part->bytes = g_strdup("");
-    ledger_put_lease(text, lease);
+    parts[1] = (LedgerPart){
+        .driver = "nop",
+        .space = "/srv",
+        .key = "two",
+        .fds = "",
+        .bytes = "",
+    };
+    lease.n_parts = 2;
+    ledger_put_lease(text, &lease);
     ledger = parse(text);
     read = g_hash_table_lookup(ledger->leases, "b");
     g_assert_nonnull(read);
-    g_assert_cmpuint(read->parts->len, ==, 2);
-    part = g_ptr_array_index(read->parts, 0);
+    g_assert_cmpuint(read->n_parts, ==, 2);
+    part = &read->parts[0];
     g_assert_cmpstr(part->key, ==, "one");
-    part = g_ptr_array_index(read->parts, 1);
+    part = &read->parts[1];
     g_assert_cmpstr(part->driver, ==, "nop");
     g_assert_cmpstr(part->space, ==, "/srv");
     g_assert_cmpstr(part->key, ==, "two");
@@ -213,7 +264,7 @@ static void test_later_lines_win(void)
     g_autoptr(Ledger) ledger = NULL;
     const LedgerOwner *owner;
 
-    renamed.name = (char *)"web2";
+    renamed.name = "web2";
     ledger_put_owner(text, &web1);
     put_lease(text, "b", "a", "old");
     put_lease(text, "c", "a", "other");
@@ -272,7 +323,7 @@ static void test_later_version(void)
     g_assert_nonnull(lease);
     g_assert_cmpint(lease->mode, ==, HF_MODE_EXCLUSIVE);
     g_assert_cmpuint(lease->count, ==, 1);
-    g_assert_cmpuint(lease->parts->len, ==, 1);
+    g_assert_cmpuint(lease->n_parts, ==, 1);
 }
 
 /* The bytes of version 1 as they were first released: they can be read for ever. */
@@ -299,7 +350,7 @@ static void test_no_ledger(void)
     for (gsize i = 0; i < G_N_ELEMENTS(texts); i++) {
         g_autoptr(Fault) fault = NULL;
 
-        g_assert_null(ledger_parse(texts[i], strlen(texts[i]), &fault));
+        g_assert_null(parse_bytes(texts[i], strlen(texts[i]), &fault));
         g_assert_nonnull(fault);
     }
 }
@@ -317,12 +368,13 @@ static void test_torn(void)
     whole = text->len;
     put_lease(text, "c", "a", "l");
     for (gsize len = whole; len < text->len; len++) {
-        g_autoptr(Ledger) ledger = ledger_parse(text->str, len, NULL);
+        g_autoptr(Ledger) ledger = parse_bytes(text->str, len, NULL);
 
         g_assert_nonnull(ledger);
         g_assert_cmpuint(g_hash_table_size(ledger->owners), ==, 1);
         g_assert_cmpuint(g_hash_table_size(ledger->leases), ==, 1);
         assert_lease(ledger, "b", "k");
+        g_assert_cmpuint(ledger->whole, ==, whole);
     }
 }
 
@@ -400,7 +452,7 @@ static void check_whole(gpointer id, gpointer value, gpointer data)
 
     g_assert_cmpstr(lease->id, ==, id);
     g_assert_nonnull(lease->owner);
-    g_assert_cmpuint(lease->parts->len, >, 0);
+    g_assert_cmpuint(lease->n_parts, >, 0);
     g_assert_cmpuint(lease->count, >, 0);
     (void)data;
 }
@@ -446,7 +498,7 @@ static void test_random_bytes(void)
         g_autoptr(Fault) fault = NULL;
         gsize len;
         g_autofree char *damaged = mutate_text(text->str, 6, &len);
-        g_autoptr(Ledger) ledger = ledger_parse(damaged, len, &fault);
+        g_autoptr(Ledger) ledger = parse_bytes(damaged, len, &fault);
 
         g_assert_true((ledger == NULL) == (fault != NULL));
         if (ledger)
@@ -461,6 +513,7 @@ int main(int argc, char **argv)
     g_test_add_func("/ledger/what-may-be-missing", test_what_may_be_missing);
     g_test_add_func("/ledger/empty", test_empty);
     g_test_add_func("/ledger/odd-bytes", test_odd_bytes);
+    g_test_add_func("/ledger/escapes", test_escapes);
     g_test_add_func("/ledger/several-parts", test_several_parts);
     g_test_add_func("/ledger/later-lines-win", test_later_lines_win);
     g_test_add_func("/ledger/free-and-gone", test_free_and_gone);
