@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The whole daemon, as main.c brings it up and down; shared with sockets.c only. */
+/* The whole daemon, as main.c brings it up and down; shared with loop.c and sockets.c
+ * only. */
 #pragma once
 
 #include "options.h"
@@ -29,3 +30,14 @@ typedef struct Daemon {
 /* In sockets.c: opens every socket that the daemon serves, those of an earlier daemon and those
  * that were handed over included. FALSE if it cannot; it has been said why. */
 gboolean daemon_listen(Daemon *self);
+
+/* ---- loop.c ---------------------------------------------------------------------------- */
+
+/* These two return 0 or a negative errno. */
+int daemon_add_signals(Daemon *self);
+int daemon_start_idle_timer(Daemon *self);
+/* For vault_on_lost(); `data` is the daemon. */
+void daemon_on_vault_lost(void *data);
+/* FALSE if another thread goes on with it; otherwise it has ended with *ret_code, an exit code or a
+ * negative errno. */
+gboolean daemon_loop(Daemon *self, int *ret_code);
