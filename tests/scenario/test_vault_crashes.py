@@ -9,13 +9,15 @@ import os
 import random
 import signal
 import subprocess
+import threading
 import time
 import uuid as uuids
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import lock_rig
 import pytest
-from native import Refused, Vm, is_alive, sanitizer
+from native import Refused, Vm, is_alive
 from prober import ANYTHING, NOTHING, NOTHING_EXCLUSIVE, Prober, kernel_lock
 # pylint: disable-next=unused-import
 from vault_rig import Guest, fixture_start_daemon
@@ -306,19 +308,26 @@ def test_crash_before_the_answer(load):
 
 
 @contextmanager
-def crashing(daemon):
+def crashing(daemon, pause=0.2):
     """While this lasts, the daemon is killed again and again, and whatever else its keeper has
-    started; what it is killed by. A request is not repeated for ever: the pauses, in tenths of a
-    second, get longer, so that the slowest machine has some in which a request can be answered."""
-    script = ('pause=$2; while sleep $((pause / 10)).$((pause % 10)); do'
-              ' for pid in $(cat /proc/$1/task/$1/children); do kill -9 "$pid"; done;'
-              ' pause=$((pause + 1)); done')
-    with subprocess.Popen(["sh", "-c", script, "sh", str(daemon.pid), "10" if sanitizer() else "3"],
-                          start_new_session=True) as killer:
-        try:
-            yield killer
-        finally:
-            os.killpg(killer.pid, signal.SIGKILL)
+    started; but only one that serves, for after the others the keeper pauses ever longer."""
+    ended = threading.Event()
+
+    def kill():
+        while not ended.wait(pause):
+            with suppress(OSError, EOFError):
+                assert daemon.daemon_pid
+                children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children")
+                for pid in children.read_text(encoding="ascii").split():
+                    os.kill(int(pid), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        killer.join()
 
 
 def command(daemon, *arguments):
