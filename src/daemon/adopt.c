@@ -322,6 +322,7 @@ guint handover_adopt(Engine *engine)
 
     if (vault_kind(engine->vault) == VAULT_NONE)
         return 0;
+    handover_begin(engine);
     adopting.owners = owners = g_hash_table_new(g_str_hash, g_str_equal);
     adopting.strays = strays = g_array_new(FALSE, FALSE, sizeof(int));
     adopt_read_ledger(&adopting);

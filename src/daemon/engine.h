@@ -259,6 +259,8 @@ void inspect_run(Engine *engine, OpKind kind, const Resource *resource, unsigned
 
 /* ---- handover.c ------------------------------------------------------------------------ */
 
+/* Before anything else of this. */
+void handover_begin(Engine *engine);
 /* Makes leases survive this process; done() is called once they do, perhaps before it returns. */
 void handover_keep(Engine *engine, GPtrArray *leases, void (*done)(void *data), void *data);
 /* TRUE if the next daemon would find every lease; writes the ledger anew if it has to. */

@@ -1,20 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Leases that outlive the daemon. What a lease needs is in two places: its descriptors with the
- * supervisor (vault.c), its facts in the ledger (protocol/ledger.c).
+ * supervisor (vault.c), its facts in the ledger (protocol/ledger.c). First the descriptors, then
+ * the facts, then the client hears "yes"; and first the facts go, then the descriptors.
+ * ARCHITECTURE.md has the timeline: who holds the lock's descriptor at each step, and what a death
+ * there costs.
  *
- * Who holds the lock's descriptor, and what a death of the daemon costs, step by step:
- *
- *     1  the driver has locked           the daemon only; the lock is free again, nobody was told
- *     2  sent to the supervisor          also the kernel, in the supervisor's socket; the next
- * daemon finds no facts, reports and drops it; nobody was told 3  the ledger has the facts the
- * lease survives; the client repeats its request and hears "yes" (native), or finds its owner to
- * hold it 4  the client hears "yes"          the lease survives 5  released by the driver the lock
- * is gone; the next daemon finds that out, or takes it again for the owner, who repeats its release
- *     6  removed from supervisor, ledger nothing is left
- *
- * The next daemon's leases are in the table before it answers anybody; that each is really held is
- * checked by its driver in its lane, and until that is done every other op on it waits.
+ * The next daemon's half is in adopt.c.
  */
 #define G_LOG_DOMAIN "holdfast.handover"
 
@@ -219,7 +211,45 @@ gboolean handover_is_complete(Engine *engine)
         handover_rewrite(engine); /* there may be room again */
     if (vault_kind(engine->vault) != VAULT_NONE && engine->unkept)
         handover_keep_rest(engine);
-    return vault_ledger_is_whole(engine->vault) && !engine->unkept;
+    return vault_ledger_is_whole(engine->vault) && !engine->unkept && vault_has_all(engine->vault);
+}
+
+/* TRUE if the name is in the list, which has commas. */
+static gboolean handover_names(const char *list, const char *name)
+{
+    g_auto(GStrv) names = g_strsplit(list, ",", -1);
+
+    return g_strv_contains((const char *const *)names, name);
+}
+
+/* The supervisor has no room for a descriptor, of which the client has heard that it is kept. */
+static void handover_refused(const char *name, void *data)
+{
+    Engine *engine = data;
+
+    for (const Lease *lease = table_first(engine->table); lease; lease = lease->next) {
+        for (guint i = 0; i < lease->parts->len; i++) {
+            const LeasePart *part = g_ptr_array_index(lease->parts, i);
+
+            if (!part->kept || !handover_names(part->kept, name))
+                continue;
+            g_critical("the lock of %s, held by VM %s (pid %d), was not kept by the supervisor, "
+                       "which has no room: it will not survive this process, which therefore does "
+                       "not start anew; raise the supervisor's limit of open files, then take the "
+                       "lock again",
+                       part->key, lease->owner->name ? lease->owner->name : "?",
+                       (int)lease->owner->pid);
+            return;
+        }
+    }
+    g_warning("descriptor %s was not kept by the supervisor, which has no room; raise its limit of "
+              "open files",
+              name);
+}
+
+void handover_begin(Engine *engine)
+{
+    vault_on_refused(engine->vault, handover_refused, engine);
 }
 
 void handover_keep(Engine *engine, GPtrArray *leases, void (*done)(void *data), void *data)

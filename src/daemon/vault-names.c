@@ -146,6 +146,11 @@ guint vault_count(const Vault *vault)
     return vault->names.in_use;
 }
 
+gboolean vault_is_stored(const Vault *vault, const char *name)
+{
+    return vault_names_get(&vault->names, name) != VAULT_FREE;
+}
+
 gboolean vault_claim(Vault *vault, const char *name)
 {
     int value = vault_names_get(&vault->names, name);

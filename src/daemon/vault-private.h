@@ -25,6 +25,9 @@ struct Vault {
     int socket;
     void (*on_lost)(void *data);
     void *lost_data;
+    void (*on_refused)(const char *name, void *data);
+    void *refused_data;
+    GHashTable *refused;     /* set of names that are in use, and for which there was no room */
     sd_event_source *source; /* of the socket: room in it, and its end */
     GQueue messages;         /* of VaultMessage */
     guint64 queued;          /* messages ever queued or sent */
@@ -45,6 +48,7 @@ void vault_names_init(VaultNames *names);
 void vault_names_clear(VaultNames *names);
 /* The supervisor has kept that descriptor, which is ours. */
 void vault_names_found(VaultNames *names, const char *name, int fd);
+gboolean vault_is_stored(const Vault *vault, const char *name);
 /* It is in use; it is not any more. */
 void vault_names_use(VaultNames *names, const char *name);
 void vault_names_forget(VaultNames *names, const char *name);

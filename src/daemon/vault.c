@@ -141,12 +141,36 @@ static void vault_do_commits(Vault *vault)
     }
 }
 
+/* The keeper says one thing only: it had no room for a descriptor. */
+static void vault_listen(Vault *vault)
+{
+    static const char failed[] = "FDSTOREFAILED=1\nFDNAME=";
+    char text[128];
+    ssize_t n;
+
+    while ((n = recv(vault->socket, text, sizeof(text) - 1, MSG_DONTWAIT)) > 0) {
+        char *name = text + strlen(failed);
+
+        text[n] = '\0';
+        if (!g_str_has_prefix(text, failed))
+            continue;
+        name[strcspn(name, "\n")] = '\0';
+        if (!vault_is_stored(vault, name))
+            continue; /* it has been removed meanwhile */
+        g_hash_table_add(vault->refused, g_strdup(name));
+        if (vault->on_refused)
+            vault->on_refused(name, vault->refused_data);
+    }
+}
+
 static int vault_on_socket(sd_event_source *source, int fd, uint32_t events, void *data)
 {
     Vault *vault = data;
     VaultMessage *message;
 
     (void)fd;
+    if (events & EPOLLIN)
+        vault_listen(vault);
     if (events & EPOLLHUP)
         vault_lost(vault, -EPIPE);
     while (vault->kind != VAULT_NONE && (message = g_queue_peek_head(&vault->messages))) {
@@ -162,7 +186,7 @@ static int vault_on_socket(sd_event_source *source, int fd, uint32_t events, voi
         vault_message_free(g_queue_pop_head(&vault->messages));
     }
     if (vault->kind != VAULT_NONE && g_queue_is_empty(&vault->messages))
-        sd_event_source_set_io_events(source, 0);
+        sd_event_source_set_io_events(source, EPOLLIN);
     vault_do_commits(vault);
     return 0;
 }
@@ -193,7 +217,7 @@ static gboolean vault_post(Vault *vault, const char *text, int fd)
     message->text = g_strdup(text);
     message->fd = copy;
     g_queue_push_tail(&vault->messages, message);
-    sd_event_source_set_io_events(vault->source, EPOLLOUT);
+    sd_event_source_set_io_events(vault->source, EPOLLIN | EPOLLOUT);
     return TRUE;
 }
 
@@ -223,6 +247,7 @@ void vault_remove(Vault *vault, const char *name)
     g_snprintf(text, sizeof(text), "FDSTOREREMOVE=1\nFDNAME=%s%s\n", vault_mark(vault), name);
     vault_post(vault, text, -1);
     vault_names_forget(&vault->names, name);
+    g_hash_table_remove(vault->refused, name);
 }
 
 void vault_ready(Vault *vault)
@@ -272,6 +297,17 @@ void vault_on_lost(Vault *vault, void (*func)(void *data), void *data)
 {
     vault->on_lost = func;
     vault->lost_data = data;
+}
+
+void vault_on_refused(Vault *vault, void (*func)(const char *name, void *data), void *data)
+{
+    vault->on_refused = func;
+    vault->refused_data = data;
+}
+
+gboolean vault_has_all(const Vault *vault)
+{
+    return g_hash_table_size(vault->refused) == 0;
 }
 
 VaultKind vault_kind(const Vault *vault)
@@ -370,10 +406,11 @@ int vault_new(sd_event *event, const char *ledger_path, Vault **ret_vault)
     vault->socket = -1;
     vault->ledger = -1;
     vault->path = g_strdup(ledger_path);
+    vault->refused = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     vault_names_init(&vault->names);
     vault_find_supervisor(vault);
     if (vault->kind != VAULT_NONE)
-        r = sd_event_add_io(event, &vault->source, vault->socket, 0, vault_on_socket, vault);
+        r = sd_event_add_io(event, &vault->source, vault->socket, EPOLLIN, vault_on_socket, vault);
     if (r < 0) {
         vault_free(vault);
         return r;
@@ -394,6 +431,7 @@ void vault_free(Vault *vault)
         g_free(commit);
     }
     vault_names_clear(&vault->names);
+    g_hash_table_unref(vault->refused);
     sd_event_source_disable_unref(vault->source);
     if (vault->socket >= 0)
         close(vault->socket);

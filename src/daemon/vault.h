@@ -33,6 +33,10 @@ void vault_free(Vault *vault);
 
 /* Called when the keeper has ended, and nothing survives any more. */
 void vault_on_lost(Vault *vault, void (*func)(void *data), void *data);
+/* Called when the keeper has no room for what was stored under that name. */
+void vault_on_refused(Vault *vault, void (*func)(const char *name, void *data), void *data);
+/* FALSE while there is such a name in use. */
+gboolean vault_has_all(const Vault *vault);
 VaultKind vault_kind(const Vault *vault);
 const char *vault_kind_name(const Vault *vault);
 /* How many descriptors are stored. */

@@ -9,8 +9,10 @@
  * finds in $HOLDFAST_KEEPER (a descriptor's number), in the words of sd_notify(3): FDSTORE=1 with
  * FDNAME= and one descriptor, FDSTOREREMOVE=1 with FDNAME=, READY=1. A descriptor is safe as soon
  * as it is sent: the kernel holds it in the socket, and the keeper reads the socket to its end
- * before it starts the daemon anew. The new daemon finds in $HOLDFAST_KEPT the number of a file
- * with a line "NAME NUMBER" for each descriptor that it inherits; those named "-" it is to close.
+ * before it starts the daemon anew. Should it have no room for one, it says so: FDSTOREFAILED=1
+ * with FDNAME=, which is the only thing that it ever says. The new daemon finds in $HOLDFAST_KEPT
+ * the number of a file with a line "NAME NUMBER" for each descriptor that it inherits; those named
+ * "-" it is to close.
  *
  * How the daemon's end is answered:
  *
@@ -31,7 +33,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <search.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,6 +47,7 @@
 
 #include "closer.h"
 #include "confine.h"
+#include "store.h"
 
 #define KEEPER_MESSAGE_BYTES 4096
 /* A daemon that lived this long was well: the next crash is a new story. */
@@ -66,16 +68,8 @@
 /* Of linux/sched.h in the kernel: the process is ending. See proc(5), field 9 of stat. */
 #define KEEPER_PF_EXITING 4
 
-/* One descriptor that is kept. */
-struct kept {
-    char name[KEEPER_NAME_MAX + 1];
-    int fd;
-};
-
 static struct keeper {
-    char **argv; /* of the daemon: program, name, arguments */
-    void *store; /* tsearch(3) tree of struct kept */
-    size_t n_kept;
+    char **argv;  /* of the daemon: program, name, arguments */
     int socket;   /* our end of the pair; -1 while no daemon runs */
     int signals;  /* signalfd */
     pid_t daemon; /* 0: not running */
@@ -104,52 +98,6 @@ static long long keeper_now_msec(void)
 
     clock_gettime(CLOCK_MONOTONIC, &now);
     return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
-}
-
-/* ---- the store ------------------------------------------------------------------------- */
-
-static int keeper_compare(const void *a, const void *b)
-{
-    return strcmp(((const struct kept *)a)->name, ((const struct kept *)b)->name);
-}
-
-static void keeper_drop(const char *name)
-{
-    struct kept key, *kept;
-    void *node;
-
-    snprintf(key.name, sizeof(key.name), "%s", name);
-    node = tfind(&key, &keeper.store, keeper_compare);
-    if (!node)
-        return;
-    kept = *(struct kept **)node;
-    tdelete(kept, &keeper.store, keeper_compare);
-    closer_close(kept->fd);
-    free(kept);
-    keeper.n_kept--;
-}
-
-/* Takes the descriptor over. A name that is kept already gets the new descriptor. */
-static void keeper_keep(const char *name, int fd)
-{
-    struct kept *kept = malloc(sizeof(*kept));
-
-    keeper_drop(name);
-    if (!kept || strlen(name) > KEEPER_NAME_MAX) {
-        fprintf(stderr, "holdfast-keeper: cannot keep descriptor '%.32s'\n", name);
-        closer_close(fd);
-        free(kept);
-        return;
-    }
-    strcpy(kept->name, name);
-    kept->fd = fd;
-    if (!tsearch(kept, &keeper.store, keeper_compare)) {
-        fprintf(stderr, "holdfast-keeper: out of memory for descriptor '%s'\n", name);
-        closer_close(fd);
-        free(kept);
-        return;
-    }
-    keeper.n_kept++;
 }
 
 /* ---- messages -------------------------------------------------------------------------- */
@@ -185,6 +133,29 @@ static void keeper_ready(void)
     unsetenv("HOLDFAST_READY");
 }
 
+/* The daemon is told: it has said that this survives. */
+static void keeper_refuse(const char *name, const char *why)
+{
+    char text[KEEPER_NAME_MAX + 64];
+    int len = snprintf(text, sizeof(text), "FDSTOREFAILED=1\nFDNAME=%s\n", name);
+
+    fprintf(stderr,
+            "holdfast-keeper: cannot keep descriptor '%s' (%s): its lock will not survive the "
+            "daemon\n",
+            name, why);
+    if (send(keeper.socket, text, (size_t)len, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+        fprintf(stderr, "holdfast-keeper: and the daemon could not be told\n");
+}
+
+/* Takes the descriptor over; -1: the kernel had no room for it. */
+static void keeper_store(const char *name, int fd)
+{
+    int r = fd < 0 ? -EMFILE : store_keep(name, fd);
+
+    if (r < 0)
+        keeper_refuse(name, strerror(-r));
+}
+
 static void keeper_message(char *message, int fd)
 {
     char name[KEEPER_NAME_MAX + 2] = "";
@@ -204,9 +175,9 @@ static void keeper_message(char *message, int fd)
     if (value)
         keeper.said_code = atoi(value);
     if (keeper_value(message, "FDSTOREREMOVE=1"))
-        keeper_drop(name);
-    else if (fd >= 0 && *name && keeper_value(message, "FDSTORE=1"))
-        keeper_keep(name, fd);
+        store_drop(name);
+    if (keeper_value(message, "FDSTORE=1"))
+        keeper_store(name, fd);
     else if (fd >= 0)
         closer_close(fd);
 }
@@ -244,34 +215,22 @@ static int keeper_receive(void)
 
 /* ---- the daemon ------------------------------------------------------------------------ */
 
-static FILE *keeper_list; /* for twalk(3), which passes nothing on */
-
-static void keeper_list_one(const void *node, VISIT visit, int depth)
-{
-    const struct kept *kept = *(struct kept *const *)node;
-
-    (void)depth;
-    if (visit == postorder || visit == leaf)
-        fprintf(keeper_list, "%s %d\n", kept->name, kept->fd);
-}
-
 /* In the child: becomes the daemon. If that fails, it must not hang in closing what it inherits. */
 static void keeper_become(int socket)
 {
+    int number_of_list = memfd_create("kept", 0);
+    FILE *list = number_of_list < 0 ? NULL : fdopen(number_of_list, "w");
     char number[16];
     sigset_t chld;
-    int list;
 
-    list = memfd_create("kept", 0);
-    keeper_list = list < 0 ? NULL : fdopen(list, "w");
-    if (!keeper_list)
+    if (!list)
         keeper_die("memfd_create");
-    twalk(keeper.store, keeper_list_one);
+    store_list(list);
     for (size_t i = 0; i < keeper.n_closing; i++)
-        fprintf(keeper_list, "%s %d\n", KEEPER_CLOSING, keeper.closing[i]);
-    if (fflush(keeper_list) != 0)
+        fprintf(list, "%s %d\n", KEEPER_CLOSING, keeper.closing[i]);
+    if (fflush(list) != 0)
         keeper_die("memfd");
-    snprintf(number, sizeof(number), "%d", list);
+    snprintf(number, sizeof(number), "%d", number_of_list);
     setenv("HOLDFAST_KEPT", number, 1);
     if (fcntl(socket, F_SETFD, 0) < 0)
         keeper_die("fcntl");
@@ -366,7 +325,7 @@ static void keeper_ended(int code, int was_killed)
     fprintf(stderr,
             "holdfast-keeper: the daemon ended with %d and is started again in %d ms, with "
             "%zu descriptors\n",
-            code, keeper.pause_msec, keeper.n_kept);
+            code, keeper.pause_msec, store_count());
     keeper.start_at_msec = keeper_now_msec() + keeper.pause_msec;
     keeper.pause_msec = keeper.pause_msec ? keeper.pause_msec * 2 : KEEPER_PAUSE_MSEC;
     if (keeper.pause_msec > KEEPER_MAX_PAUSE_MSEC)

@@ -3,12 +3,14 @@
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import time
 import uuid as uuids
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import lock_rig
@@ -557,6 +559,40 @@ def test_descriptors_do_not_pile_up(daemon, vm, new_image):
         wait_until(lambda: all(now <= first + 2 for now, first in zip(count(), counts[0])),
                    "as many descriptors as in the beginning")
     assert ledger(daemon).stat().st_size < 1000
+
+
+def keeper_has(daemon, path):
+    """Whether the keeper has the file open."""
+    found = set()
+    for entry in Path(f"/proc/{daemon.pid}/fd").iterdir():
+        with suppress(OSError):
+            found.add(os.readlink(entry))
+    return str(path) in found
+
+
+def test_keeper_without_room(daemon, vm, new_image):
+    """A lock that the keeper has no room for is named, and no orderly restart loses it; the next
+    ones survive again once there is room."""
+    disks = [new_image(name) for name in "abc"]
+    limit = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
+    with daemon.client() as client:
+        client.acquire(vm, disks[0])
+        wait_until(lambda: keeper_has(daemon, disks[0]), "the keeper to have read all")
+        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (16, limit[1]))
+        client.acquire(vm, disks[1])
+        wait_until(lambda: "was not kept by the supervisor" in daemon.log(), "it to be told")
+        assert f"the lock of {disks[1]}, held by VM {vm.name}" in daemon.log()
+        daemon.process.send_signal(signal.SIGUSR1)
+        wait_until(lambda: "some leases would be lost" in daemon.log(), "the signal to be ignored")
+        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, limit)
+        assert client.release(vm, disks[1]) == 1
+        client.acquire(vm, disks[1], disks[2])
+    daemon.restart()
+    with daemon.client() as client:
+        assert len(client.leases()) == len(disks)
+        assert client.release(vm) == len(disks)
+    daemon.crash()
+    assert "is lost" not in daemon.log()
 
 
 # ---- clients ----

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The vault with a supervisor that does not read, and without a descriptor to spare. */
+/* The vault with a supervisor that does not read, or has no room, and without a descriptor to
+ * spare; and what the engine may write to the ledger meanwhile. */
 #include <errno.h>
 #include <fcntl.h>
 #include <glib/gstdio.h>
@@ -9,7 +10,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "core/driver.h"
+#include "daemon/engine.h"
 #include "daemon/vault.h"
+#include "drivers/drivers.h"
 
 typedef struct Fixture {
     char *dir;
@@ -152,10 +156,122 @@ static void test_no_descriptor(Fixture *fixture, gconstpointer data G_GNUC_UNUSE
     g_assert_cmpuint(keeper_reads_all(fixture, "a"), ==, 1);
 }
 
+/* The keeper has no room for a descriptor, and says so. */
+static void refused(const char *name, void *data)
+{
+    g_string_append(data, name);
+}
+
+static void test_refused(Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
+{
+    static const char *const said[] = {"FDSTOREFAILED=1\nFDNAME=a\n", "FDSTOREFAILED=1\n", "x",
+                                       "FDSTOREFAILED=1\nFDNAME=none\n"};
+    g_autoptr(GString) names = g_string_new(NULL);
+
+    vault_on_refused(fixture->vault, refused, names);
+    g_assert_true(vault_store(fixture->vault, "a", fixture->stored));
+    g_assert_true(vault_has_all(fixture->vault));
+    for (gsize i = 0; i < G_N_ELEMENTS(said); i++)
+        g_assert_cmpint(send(fixture->keeper, said[i], strlen(said[i]), 0), >, 0);
+    while (sd_event_run(fixture->event, 0) > 0)
+        ;
+    g_assert_cmpstr(names->str, ==, "a");
+    g_assert_false(vault_has_all(fixture->vault));
+    vault_remove(fixture->vault, "a");
+    g_assert_true(vault_has_all(fixture->vault));
+}
+
+/* Names are short, differ, and those that were found are not given out again. */
+static void test_names(Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
+{
+    g_autoptr(GHashTable) seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    static const char *const taken[] = {"5", "1a", "00", "s-native", "a b", "zzzzzzzz"};
+
+    for (gsize i = 0; i < G_N_ELEMENTS(taken); i++) {
+        g_assert_true(vault_store(fixture->vault, taken[i], fixture->stored));
+        g_hash_table_add(seen, g_strdup(taken[i]));
+    }
+    for (int i = 0; i < 10000; i++) {
+        char *name = vault_new_name(fixture->vault);
+
+        g_assert_cmpuint(strlen(name), <=, 3);
+        g_assert_true(g_hash_table_add(seen, name));
+    }
+    g_assert_cmpuint(vault_count(fixture->vault), ==, g_hash_table_size(seen));
+    vault_remove(fixture->vault, "77");
+    vault_remove(fixture->vault, "5");
+    vault_remove(fixture->vault, "5");
+    g_assert_cmpuint(vault_count(fixture->vault), ==, g_hash_table_size(seen) - 2);
+    for (int i = 0; i < 2; i++) {
+        g_autofree char *name = vault_new_name(fixture->vault);
+
+        g_assert_true(strcmp(name, "5") == 0 || strcmp(name, "77") == 0);
+    }
+    g_assert_cmpuint(vault_count(fixture->vault), ==, g_hash_table_size(seen));
+}
+
+static gboolean ledger_names(Fixture *fixture, const char *what)
+{
+    g_autofree char *text = NULL;
+
+    return g_file_get_contents(fixture->ledger, &text, NULL, NULL) && strstr(text, what);
+}
+
+/* The ledger never names a lease whose descriptors wait, not even when it is written anew. */
+static void test_rewrite_waits(Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
+{
+    g_autoptr(GHashTable) drivers = g_hash_table_new(g_str_hash, g_str_equal);
+    g_autoptr(GPtrArray) leases = g_ptr_array_new();
+    g_autoptr(Owner) owner = owner_new("web1", NULL, NULL, 0, 0);
+    const EngineConfig config = {.host = "here", .lane_threads = 1};
+    Driver *driver = driver_new(&hf_driver_lockd, "lockd", NULL);
+    const Resource resource = {driver, (char *)"", (char *)"/srv/a.img"};
+    guint commits = 0, kept = 0;
+    LeasePart *part;
+    Engine *engine;
+    Lease *lease;
+
+    g_hash_table_insert(drivers, (gpointer) "lockd", driver);
+    g_assert_cmpint(engine_new(fixture->event, &config, drivers, "lockd", fixture->vault, &engine),
+                    >=, 0);
+    g_assert_cmpuint(handover_adopt(engine), ==, 0);
+    lease = lease_new(owner, "/srv/a.img", HF_MODE_EXCLUSIVE, 1);
+    part = lease_add_part(lease, &resource, NULL);
+    part->survives = TRUE;
+    part->saved = g_new0(struct hf_saved, 1);
+    part->saved->fds[part->saved->n_fds++] = fixture->stored;
+    table_insert(engine->table, lease);
+    g_ptr_array_add(leases, lease);
+
+    fill(fixture, &commits);
+    handover_keep(engine, leases, done, &kept);
+    lease->state = LEASE_HELD;
+    handover_compact(engine, TRUE);
+    handover_update(engine, lease);
+    g_assert_cmpuint(kept, ==, 0);
+    g_assert_false(ledger_names(fixture, "/srv/a.img"));
+
+    keeper_reads_all(fixture, "0");
+    g_assert_cmpuint(kept, ==, 1);
+    g_assert_true(ledger_names(fixture, "/srv/a.img"));
+    g_assert_cmpint(g_unlink(fixture->ledger), ==, 0);
+    handover_compact(engine, TRUE);
+    g_assert_true(ledger_names(fixture, "/srv/a.img"));
+
+    table_remove(engine->table, lease);
+    handover_forget_lease(engine, lease);
+    lease_free(lease);
+    g_assert_true(engine_free(engine));
+    driver_free(driver);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add("/vault/waits", Fixture, NULL, fixture_up, test_waits, fixture_down);
     g_test_add("/vault/no-descriptor", Fixture, NULL, fixture_up, test_no_descriptor, fixture_down);
+    g_test_add("/vault/refused", Fixture, NULL, fixture_up, test_refused, fixture_down);
+    g_test_add("/vault/names", Fixture, NULL, fixture_up, test_names, fixture_down);
+    g_test_add("/vault/rewrite-waits", Fixture, NULL, fixture_up, test_rewrite_waits, fixture_down);
     return g_test_run();
 }
