@@ -263,6 +263,8 @@ void handover_keep(Engine *engine, GPtrArray *leases, void (*done)(void *data), 
     }
     handover_is_complete(engine);
     out = g_string_new(NULL);
+    if (leases->len > 1)
+        vault_hold(vault);
     for (guint i = 0; i < leases->len; i++) {
         Lease *lease = g_ptr_array_index(leases, i);
 

@@ -2,6 +2,7 @@
 /* What the vault's files share; for no other file. */
 #pragma once
 
+#include "vault-batch.h"
 #include "vault.h"
 
 /* Names that vault_new_name() makes are numbers, and up to this one they are kept as such. */
@@ -32,7 +33,9 @@ struct Vault {
     GQueue messages;         /* of VaultMessage */
     guint64 queued;          /* messages ever queued or sent */
     guint64 sent;
-    GQueue commits; /* of VaultCommit */
+    GQueue commits;         /* of VaultCommit */
+    gboolean takes_batches; /* the supervisor is a keeper that knows them */
+    VaultBatch batch;
     VaultNames names;
     /* of vault-ledger.c */
     char *path;

@@ -17,6 +17,7 @@
 
 #include "keeper/closer.h"
 #include "keeper/keeper.h"
+#include "vault-batch.h"
 
 /* A message that waits until the supervisor's socket has room. */
 typedef struct VaultMessage {
@@ -191,11 +192,14 @@ static int vault_on_socket(sd_event_source *source, int fd, uint32_t events, voi
     return 0;
 }
 
+static void vault_flush(Vault *vault);
+
 static gboolean vault_post(Vault *vault, const char *text, int fd)
 {
     VaultMessage *message;
     int r = -EAGAIN, copy = -1;
 
+    vault_flush(vault);
     if (vault->kind == VAULT_NONE)
         return TRUE;
     if (g_queue_is_empty(&vault->messages))
@@ -227,14 +231,58 @@ static const char *vault_mark(const Vault *vault)
     return vault->kind == VAULT_SYSTEMD ? "hf-" : "";
 }
 
-gboolean vault_store(Vault *vault, const char *name, int fd)
+static gboolean vault_post_store(Vault *vault, const char *name, int fd)
 {
     char text[128];
 
-    vault_names_use(&vault->names, name);
     /* without FDPOLL=0 systemd drops a pidfd as soon as its process has ended */
     g_snprintf(text, sizeof(text), "FDSTORE=1\nFDPOLL=0\nFDNAME=%s%s\n", vault_mark(vault), name);
-    if (vault_post(vault, text, fd))
+    return vault_post(vault, text, fd);
+}
+
+void vault_hold(Vault *vault)
+{
+    vault->batch.open = vault->takes_batches && vault->kind == VAULT_KEEPER &&
+                        g_queue_is_empty(&vault->messages) && vault_batch_fits(vault->socket);
+}
+
+/* Sends what was held. */
+static void vault_flush(Vault *vault)
+{
+    VaultBatch *batch = &vault->batch;
+    const guint n = batch->n;
+    int r;
+
+    if (n == 0)
+        return;
+    r = vault->kind == VAULT_NONE ? 0 : vault_batch_send(batch, vault->socket);
+    batch->n = 0;
+    if (r == 0) {
+        vault->queued++;
+        vault->sent++;
+        return;
+    }
+    if (!vault_is_busy(r)) {
+        vault_lost(vault, r);
+        return;
+    }
+    /* there was room a moment ago: it is the kernel that runs out of something */
+    batch->open = FALSE;
+    for (guint i = 0; i < n && vault->kind != VAULT_NONE; i++)
+        if (!vault_post_store(vault, batch->names[i], batch->fds[i]))
+            vault_lost(vault, -EMFILE);
+}
+
+gboolean vault_store(Vault *vault, const char *name, int fd)
+{
+    vault_names_use(&vault->names, name);
+    if (vault->batch.open && vault->kind == VAULT_KEEPER) {
+        vault_batch_add(&vault->batch, name, fd);
+        if (vault_batch_is_full(&vault->batch))
+            vault_flush(vault);
+        return TRUE;
+    }
+    if (vault_post_store(vault, name, fd))
         return TRUE;
     vault_names_forget(&vault->names, name);
     return FALSE;
@@ -271,6 +319,8 @@ void vault_commit(Vault *vault, const char *text, gsize len, VaultDone done, voi
 {
     VaultCommit *commit;
 
+    vault_flush(vault);
+    vault->batch.open = FALSE;
     if (vault->kind == VAULT_NONE ||
         (vault->sent == vault->queued && g_queue_is_empty(&vault->commits))) {
         vault_write(vault, text, len);
@@ -361,8 +411,9 @@ static void vault_make_room(int fd)
         setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
 }
 
-/* $HOLDFAST_KEEPER: the number of our end of a socket pair; -1 if it is none. */
-static int vault_keeper_socket(const char *number)
+/* $HOLDFAST_KEEPER: the number of our end of a socket pair, and how many descriptors at once may go
+ * there; -1 if it is none. */
+static int vault_keeper_socket(Vault *vault, const char *number)
 {
     int fd = atoi(number), type = 0;
     socklen_t len = sizeof(type);
@@ -373,6 +424,7 @@ static int vault_keeper_socket(const char *number)
         return -1;
     }
     vault_make_room(fd);
+    vault->takes_batches = strchr(number, ' ') && atoi(strchr(number, ' ')) >= KEEPER_MAX_FDS;
     return fd;
 }
 
@@ -382,7 +434,7 @@ static void vault_find_supervisor(Vault *vault)
     const char *notify = g_getenv("NOTIFY_SOCKET");
 
     if (keeper) {
-        vault->socket = vault_keeper_socket(keeper);
+        vault->socket = vault_keeper_socket(vault, keeper);
         if (vault->socket >= 0)
             vault->kind = VAULT_KEEPER;
         g_unsetenv("HOLDFAST_KEEPER");

@@ -55,6 +55,9 @@ char *vault_new_name(Vault *vault);
 /* Stores a copy of the descriptor. FALSE if that needs a descriptor of ours just now and there is
  * none: then nothing was stored, and the name may be used again. */
 gboolean vault_store(Vault *vault, const char *name, int fd);
+/* What is stored from now on may be sent together, with the next vault_commit() at the latest. The
+ * descriptors have to stay open until then. */
+void vault_hold(Vault *vault);
 /* Removes what is stored under the name, which may then be used again. */
 void vault_remove(Vault *vault, const char *name);
 

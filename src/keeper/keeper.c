@@ -6,8 +6,9 @@
  *     holdfast-keeper PROGRAM NAME [ARGUMENT ...]
  *
  * runs PROGRAM as NAME with the arguments. The two talk over a socket pair, whose end the daemon
- * finds in $HOLDFAST_KEEPER (a descriptor's number), in the words of sd_notify(3): FDSTORE=1 with
- * FDNAME= and one descriptor, FDSTOREREMOVE=1 with FDNAME=, READY=1. A descriptor is safe as soon
+ * finds in $HOLDFAST_KEEPER (a descriptor's number, and KEEPER_MAX_FDS), in the words of
+ * sd_notify(3): FDSTORE=1 with descriptors and as many lines FDNAME=, in the same order,
+ * FDSTOREREMOVE=1 with FDNAME=, READY=1. A descriptor is safe as soon
  * as it is sent: the kernel holds it in the socket, and the keeper reads the socket to its end
  * before it starts the daemon anew. Should it have no room for one, it says so: FDSTOREFAILED=1
  * with FDNAME=, which is the only thing that it ever says. The new daemon finds in $HOLDFAST_KEPT
@@ -49,7 +50,6 @@
 #include "confine.h"
 #include "store.h"
 
-#define KEEPER_MESSAGE_BYTES 4096
 /* A daemon that lived this long was well: the next crash is a new story. */
 #define KEEPER_WELL_MSEC 10000
 /* The first restart is immediate; then 0.1 s, doubled each time, up to 5 s. */
@@ -102,11 +102,11 @@ static long long keeper_now_msec(void)
 
 /* ---- messages -------------------------------------------------------------------------- */
 
-/* The value of the line "KEY=value" in the message, which this cuts into lines. */
-static const char *keeper_value(char *message, const char *key)
+/* The value of the line "KEY=value" in the message. */
+static const char *keeper_value(const char *message, const char *key)
 {
     size_t len = strlen(key);
-    char *line = message;
+    const char *line = message;
 
     while (line && strncmp(line, key, len) != 0) {
         line = strchr(line, '\n');
@@ -156,17 +156,39 @@ static void keeper_store(const char *name, int fd)
         keeper_refuse(name, strerror(-r));
 }
 
-static void keeper_message(char *message, int fd)
+/* The name in the next line that has one, "" if there is none or it is too long; what is behind its
+ * beginning, or NULL. */
+static const char *keeper_next_name(const char *message, char name[static KEEPER_NAME_MAX + 1])
 {
-    char name[KEEPER_NAME_MAX + 2] = "";
-    const char *value = keeper_value(message, "FDNAME=");
+    const char *value = message ? keeper_value(message, "FDNAME=") : NULL;
+    size_t len = value ? strcspn(value, "\n") : 0;
 
-    if (value) {
-        size_t len = strcspn(value, "\n");
+    if (len > KEEPER_NAME_MAX)
+        len = 0;
+    if (len > 0)
+        memcpy(name, value, len);
+    name[len] = '\0';
+    return value;
+}
 
-        if (len <= KEEPER_NAME_MAX)
-            memcpy(name, value, len);
-    }
+/* Keeps the descriptors under the names that stand there. Those that the kernel had no room for are
+ * the last ones, and missing. What has no name is closed. */
+static void keeper_take_all(const char *names, const int *fds, size_t n_fds)
+{
+    char name[KEEPER_NAME_MAX + 1];
+    size_t i;
+
+    for (i = 0; (names = keeper_next_name(names, name)); i++)
+        keeper_store(name, i < n_fds ? fds[i] : -1);
+    for (; i < n_fds; i++)
+        closer_close(fds[i]);
+}
+
+static void keeper_message(const char *message, const int *fds, size_t n_fds)
+{
+    char name[KEEPER_NAME_MAX + 1];
+    const char *value;
+
     if (keeper_value(message, "READY=1")) {
         keeper.is_ready = 1;
         keeper_ready();
@@ -174,12 +196,11 @@ static void keeper_message(char *message, int fd)
     value = keeper_value(message, "EXIT_STATUS=");
     if (value)
         keeper.said_code = atoi(value);
-    if (keeper_value(message, "FDSTOREREMOVE=1"))
+    if (keeper_value(message, "FDSTOREREMOVE=1")) {
+        keeper_next_name(message, name);
         store_drop(name);
-    if (keeper_value(message, "FDSTORE=1"))
-        keeper_store(name, fd);
-    else if (fd >= 0)
-        closer_close(fd);
+    }
+    keeper_take_all(keeper_value(message, "FDSTORE=1"), fds, n_fds);
 }
 
 /* Reads one message; 0 when there is none, -1 at the end. */
@@ -187,7 +208,7 @@ static int keeper_receive(void)
 {
     union {
         struct cmsghdr header;
-        char space[CMSG_SPACE(sizeof(int))];
+        char space[CMSG_SPACE(sizeof(int) * KEEPER_MAX_FDS)];
     } control;
     char message[KEEPER_MESSAGE_BYTES + 1];
     struct iovec iov = {.iov_base = message, .iov_len = KEEPER_MESSAGE_BYTES};
@@ -195,21 +216,24 @@ static int keeper_receive(void)
                             .msg_iovlen = 1,
                             .msg_control = &control,
                             .msg_controllen = sizeof(control)};
+    int fds[KEEPER_MAX_FDS];
     struct cmsghdr *cmsg;
+    size_t n_fds = 0;
     ssize_t n;
-    int fd = -1;
 
     /* not close-on-exec: what is kept is for the daemon, and nothing else is ever executed */
     n = recvmsg(keeper.socket, &header, MSG_DONTWAIT);
     if (n < 0)
         return errno == EAGAIN || errno == EINTR ? 0 : -1;
     cmsg = CMSG_FIRSTHDR(&header);
-    if (cmsg && cmsg->cmsg_level == SOL_SOCKET && cmsg->cmsg_type == SCM_RIGHTS)
-        memcpy(&fd, CMSG_DATA(cmsg), sizeof(fd));
-    if (n == 0 && fd < 0)
+    if (cmsg && cmsg->cmsg_level == SOL_SOCKET && cmsg->cmsg_type == SCM_RIGHTS) {
+        n_fds = (cmsg->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        memcpy(fds, CMSG_DATA(cmsg), n_fds * sizeof(int));
+    }
+    if (n == 0 && n_fds == 0)
         return -1;
     message[n] = '\0';
-    keeper_message(message, fd);
+    keeper_message(message, fds, n_fds);
     return 1;
 }
 
@@ -234,7 +258,7 @@ static void keeper_become(int socket)
     setenv("HOLDFAST_KEPT", number, 1);
     if (fcntl(socket, F_SETFD, 0) < 0)
         keeper_die("fcntl");
-    snprintf(number, sizeof(number), "%d", socket);
+    snprintf(number, sizeof(number), "%d %d", socket, KEEPER_MAX_FDS);
     setenv("HOLDFAST_KEEPER", number, 1);
     if (keeper.activated) { /* sockets that a service manager gave us, from 3 on, are for the daemon
                              */

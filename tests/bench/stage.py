@@ -42,6 +42,8 @@ class Rig(lock_rig.LockRig):
         self.lockd = self.sandbox.spawn(*LIMIT, lock_rig.daemon_binary(self.daemon),
                                         log=self.log("lockd"))
         self.sandbox.wait_socket(self.socket, self.lockd)
+        if self.daemon == "holdfast":
+            self.sandbox.wait_socket(NATIVE_SOCKET, self.lockd)
 
     def _command(self, mode, settings):
         socket = NATIVE_SOCKET if mode == "native" else self.socket

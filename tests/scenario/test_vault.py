@@ -595,6 +595,24 @@ def test_keeper_without_room(daemon, vm, new_image):
     assert "is lost" not in daemon.log()
 
 
+@CRASH
+def test_many_of_one_request(daemon, vm, new_image, end):
+    """Of many disks of one request, the next daemon has each with the descriptor that is its own."""
+    disks = [new_image(f"d{number}") for number in range(150)]
+    with daemon.client() as client:
+        before = client.acquire(vm, *disks)
+    assert stored(daemon) == len(disks) + 3, "the sockets and the process, too"
+    end(daemon)
+    with daemon.client() as client:
+        assert facts(client.leases()) == facts(before)
+        assert client.release(vm, *disks[::3]) == 50
+        for index, disk in enumerate(disks):
+            assert held_locks(disk) == (["WRITE"] if index % 3 else [])
+        assert client.release(vm) == 100
+        assert not any(held_locks(disk) for disk in disks)
+    assert stored(daemon) == 2, "the sockets only"
+
+
 # ---- clients ----
 
 

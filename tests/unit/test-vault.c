@@ -14,6 +14,7 @@
 #include "daemon/engine.h"
 #include "daemon/vault.h"
 #include "drivers/drivers.h"
+#include "keeper/keeper.h"
 
 typedef struct Fixture {
     char *dir;
@@ -24,13 +25,14 @@ typedef struct Fixture {
     int stored; /* what is to be stored */
 } Fixture;
 
-static void fixture_up(Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
+/* `data`: what the keeper says behind the number of the socket. */
+static void fixture_up(Fixture *fixture, gconstpointer data)
 {
     g_autofree char *number = NULL;
     int pair[2];
 
     g_assert_cmpint(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), ==, 0);
-    number = g_strdup_printf("%d", pair[1]);
+    number = g_strdup_printf("%d%s", pair[1], data ? (const char *)data : "");
     g_setenv("HOLDFAST_KEEPER", number, TRUE);
     fixture->dir = g_dir_make_tmp("hf-vault-XXXXXX", NULL);
     fixture->ledger = g_build_filename(fixture->dir, "ledger", NULL);
@@ -265,13 +267,120 @@ static void test_rewrite_waits(Fixture *fixture, gconstpointer data G_GNUC_UNUSE
     driver_free(driver);
 }
 
+/* Reads one message; its text, and how many descriptors came with it. */
+static char *keeper_reads_batch(Fixture *fixture, guint *ret_fds)
+{
+    union {
+        struct cmsghdr header;
+        char space[CMSG_SPACE(sizeof(int) * KEEPER_MAX_FDS)];
+    } control;
+    char text[KEEPER_MESSAGE_BYTES];
+    struct iovec iov = {.iov_base = text, .iov_len = sizeof(text)};
+    struct msghdr message = {.msg_iov = &iov,
+                             .msg_iovlen = 1,
+                             .msg_control = &control,
+                             .msg_controllen = sizeof(control)};
+    ssize_t n = recvmsg(fixture->keeper, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    const struct cmsghdr *cmsg;
+
+    if (n <= 0)
+        return NULL;
+    g_assert_cmpint(message.msg_flags & (MSG_TRUNC | MSG_CTRUNC), ==, 0);
+    cmsg = CMSG_FIRSTHDR(&message);
+    *ret_fds = cmsg ? (guint)((cmsg->cmsg_len - CMSG_LEN(0)) / sizeof(int)) : 0;
+    for (guint i = 0; i < *ret_fds; i++) {
+        int fd;
+
+        memcpy(&fd, CMSG_DATA(cmsg) + i * sizeof(fd), sizeof(fd));
+        g_assert_cmpint(close(fd), ==, 0);
+    }
+    return g_strndup(text, (gsize)n);
+}
+
+/* Reads one message, which has as many names as descriptors, from `first` on. */
+static void assert_batch(Fixture *fixture, guint first, guint count)
+{
+    g_autoptr(GString) expected = g_string_new("FDSTORE=1\nFDPOLL=0\n");
+    guint n = 0;
+    g_autofree char *text = keeper_reads_batch(fixture, &n);
+
+    for (guint i = first; i < first + count; i++)
+        g_string_append_printf(expected, "FDNAME=%031u\n", i);
+    g_assert_cmpstr(text, ==, expected->str);
+    g_assert_cmpuint(n, ==, count);
+}
+
+static void store(Fixture *fixture, guint number)
+{
+    g_autofree char *name = g_strdup_printf("%031u", number); /* the longest there is */
+
+    g_assert_true(vault_store(fixture->vault, name, fixture->stored));
+}
+
+static void test_batch(Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
+{
+    guint commits = 0, n;
+
+    vault_hold(fixture->vault);
+    for (guint i = 0; i < KEEPER_MAX_FDS + 3; i++)
+        store(fixture, i);
+    assert_batch(fixture, 0, KEEPER_MAX_FDS);
+    g_assert_null(keeper_reads_batch(fixture, &n));
+    vault_commit(fixture->vault, "", 0, done, &commits);
+    g_assert_cmpuint(commits, ==, 1);
+    assert_batch(fixture, KEEPER_MAX_FDS, 3);
+    store(fixture, 100); /* it is over */
+    assert_batch(fixture, 100, 1);
+}
+
+/* What is removed was stored before. */
+static void test_batch_order(Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
+{
+    g_autofree char *text = NULL;
+    guint n;
+
+    vault_hold(fixture->vault);
+    store(fixture, 1);
+    store(fixture, 2);
+    vault_remove(fixture->vault, "other");
+    assert_batch(fixture, 1, 2);
+    text = keeper_reads_batch(fixture, &n);
+    g_assert_cmpstr(text, ==, "FDSTOREREMOVE=1\nFDNAME=other\n");
+    g_assert_cmpuint(n, ==, 0);
+}
+
+/* An older keeper gets one with each message, and so does one whose socket is full. */
+static void test_no_batch(Fixture *fixture, gconstpointer data)
+{
+    guint commits = 0;
+
+    if (data)
+        fill(fixture, &commits);
+    vault_hold(fixture->vault);
+    store(fixture, 1);
+    store(fixture, 2);
+    vault_commit(fixture->vault, "", 0, done, &commits);
+    if (data) {
+        g_assert_cmpuint(keeper_reads_all(fixture, "0000000000000000000000000000001"), ==, 1);
+        return;
+    }
+    assert_batch(fixture, 1, 1);
+    assert_batch(fixture, 2, 1);
+}
+
 int main(int argc, char **argv)
 {
+    const char *batches = " 64";
+
     g_test_init(&argc, &argv, NULL);
     g_test_add("/vault/waits", Fixture, NULL, fixture_up, test_waits, fixture_down);
     g_test_add("/vault/no-descriptor", Fixture, NULL, fixture_up, test_no_descriptor, fixture_down);
     g_test_add("/vault/refused", Fixture, NULL, fixture_up, test_refused, fixture_down);
     g_test_add("/vault/names", Fixture, NULL, fixture_up, test_names, fixture_down);
     g_test_add("/vault/rewrite-waits", Fixture, NULL, fixture_up, test_rewrite_waits, fixture_down);
+    g_test_add("/vault/batch", Fixture, batches, fixture_up, test_batch, fixture_down);
+    g_test_add("/vault/batch-order", Fixture, batches, fixture_up, test_batch_order, fixture_down);
+    g_test_add("/vault/no-batch/old", Fixture, NULL, fixture_up, test_no_batch, fixture_down);
+    g_test_add("/vault/no-batch/full", Fixture, batches, fixture_up, test_no_batch, fixture_down);
     return g_test_run();
 }
