@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -174,7 +175,6 @@ static int image_open(Image *image, const char *file)
 
         image_error(image, file, sentence);
     } else {
-        /* a FIFO's writer is waited for */
         fcntl(fd, F_SETFL, 0);
     }
     return fd;
@@ -188,7 +188,18 @@ static gboolean image_is_stream(int fd)
     return fstat(fd, &st) == 0 && (S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode));
 }
 
-static int image_ask(const Image *image, int fd, hf_image_result **ret_result, hf_error **ret_error)
+/* A FIFO that was opened before its writer is empty, and would be taken for an empty image. Linux
+ * tells its end only when there was a writer. */
+static void image_await(int fd)
+{
+    struct pollfd stream = {.fd = fd, .events = POLLIN};
+
+    while (poll(&stream, 1, -1) < 0 && errno == EINTR)
+        continue;
+}
+
+static int image_ask(const Image *image, int fd, const char *file, hf_image_result **ret_result,
+                     hf_error **ret_error)
 {
     const hf_image_options options = {
         .size = sizeof(options),
@@ -196,10 +207,20 @@ static int image_ask(const Image *image, int fd, hf_image_result **ret_result, h
         .max_size = image->max_size,
         .allow = (const char *const *)image->allow->pdata,
     };
+    gboolean stream = image_is_stream(fd);
+    g_autofree char *what = NULL;
+    CliProgress *progress;
+    int r;
 
-    if (image->copy_to || image_is_stream(fd))
-        return hf_image_copy(fd, image->copy_to, &options, ret_result, ret_error);
-    return hf_image_check(fd, &options, ret_result, ret_error);
+    if (!stream && !image->copy_to)
+        return hf_image_check(fd, &options, ret_result, ret_error);
+    what = g_strdup_printf("reading %s", image_name(file));
+    progress = cli_progress_start(image->cli, what, 0);
+    if (stream)
+        image_await(fd);
+    r = hf_image_copy(fd, image->copy_to, &options, ret_result, ret_error);
+    cli_progress_stop(progress);
+    return r;
 }
 
 static void image_check_file(Image *image, const char *file)
@@ -210,7 +231,7 @@ static void image_check_file(Image *image, const char *file)
 
     if (fd < 0)
         return;
-    if (image_ask(image, fd, &result, &error) < 0) {
+    if (image_ask(image, fd, file, &result, &error) < 0) {
         image_error(image, file, hf_error_message(error));
     } else {
         if (image->cli->json)

@@ -165,6 +165,22 @@ def test_fifo(images):
         assert check(path, "qcow2")["verdict"] == "safe"
 
 
+def test_fifo_without_a_writer(images):
+    """One that nobody writes to is not an empty image: a writer is waited for, and that is told."""
+    path = images / "fifo"
+    os.mkfifo(path)
+    with subprocess.Popen([HOLDFAST, "image", "check", "--format", "raw", path], text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            told = process.stderr.readline()
+            assert re.fullmatch(r"holdfast: \(\d+ s\) reading .*/fifo\n", told)
+            path.write_bytes(bytes(5120))
+            out, _ = process.communicate(timeout=60)
+            assert (process.returncode, out) == (SAFE, f"{path}: safe, raw, a disk of 5120 bytes\n")
+        finally:
+            process.kill()
+
+
 def test_offset(images):
     """The offset of a descriptor that others share does not move, and does not matter."""
     with (images / "good").open("rb") as image:
