@@ -16,6 +16,7 @@
 #define G_LOG_DOMAIN "holdfast.main"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <locale.h>
 #include <malloc.h>
 #include <signal.h>
@@ -38,11 +39,27 @@
 /* How long the closing of files is waited for at the end; storage that hangs would take for ever.
  */
 #define DAEMON_CLOSE_MSEC 2000
+/* Descriptors: 10,000 locks, and connections. */
+#define DAEMON_TABLE_SIZE 16384
 
 static int daemon_fail(const Daemon *self, const char *what, int r)
 {
     fprintf(stderr, "%s: %s: %s\n", self->options.program, what, g_strerror(-r));
     return EXIT_FAILURE;
+}
+
+/* The kernel makes a process's table of descriptors larger in steps, and if it is shared, as with
+ * the closer or between threads, it waits for all processors each time: 10 to 20 ms, in the middle
+ * of a request. So it is made as large as a large host needs, at 8 bytes each, while it is not. */
+static void daemon_widen_table(rlim_t limit)
+{
+    int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    int high = fcntl(null, F_DUPFD_CLOEXEC, (int)MIN(limit, DAEMON_TABLE_SIZE) - 1);
+
+    if (high >= 0)
+        close(high);
+    if (null >= 0)
+        close(null);
 }
 
 /* Each lease is a descriptor, and so is each connection and owner: allow as many as there may be.
@@ -51,9 +68,10 @@ static void daemon_raise_limits(void)
 {
     struct rlimit limit;
 
-    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
         limit.rlim_cur = limit.rlim_max;
         setrlimit(RLIMIT_NOFILE, &limit);
+        daemon_widen_table(limit.rlim_cur);
     }
     /* lanes allocate little; an arena a thread would cost more than it gains */
     mallopt(M_ARENA_MAX, 2);
@@ -209,6 +227,7 @@ static void daemon_start_closer(const Daemon *self)
 {
     int r;
 
+    daemon_raise_limits();
     if (!g_getenv("HOLDFAST_KEEPER") && !g_getenv("NOTIFY_SOCKET"))
         return;
     r = closer_start(self->name, self->name_len);
@@ -242,7 +261,6 @@ static int daemon_bring_up(Daemon *self)
     if (r != 0)
         return r;
 
-    daemon_raise_limits();
     if (!log_open(self->options.settings, self->options.program, FALSE, &error)) {
         fprintf(stderr, "%s: %s\n", self->options.program, error);
         return EXIT_FAILURE;

@@ -6,6 +6,7 @@ and never cheaper, so that the cheapest of many runs is compared.
 """
 
 import fcntl
+import re
 import resource
 import socket
 import sys
@@ -13,6 +14,7 @@ import termios
 import time
 import uuid as uuids
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from lock_table import held_locks
@@ -162,6 +164,13 @@ def test_descriptor_limit(start_daemon, start_vm, new_image):
         assert client.acquire(vm, image)
         client.release(vm)
     assert daemon.log().count("cannot accept") < 100
+
+
+def test_table_of_descriptors(daemon):
+    """It is large from the start: for a shared one that grows the kernel stops a request for long."""
+    most = min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], 16384)
+    status = Path(f"/proc/{daemon.daemon_pid}/status").read_text(encoding="utf-8")
+    assert int(re.search(r"^FDSize:\s+(\d+)$", status, re.MULTILINE)[1]) >= most
 
 
 def test_come_and_go(daemon, vm, image):
