@@ -140,8 +140,8 @@ static int lockd_open_disk(struct hf_call *call, const char *path, gboolean writ
     return 0;
 }
 
-/* The path of a lock file, or with "" as its lockspace of a disk. FALSE with errno if it is too long
- * to be one. */
+/* The path of a lock file, or with "" as its lockspace of a disk. FALSE with errno if it is too
+ * long to be one. */
 static gboolean lockd_path(const char *space, const char *key, char path[static PATH_MAX])
 {
     if (g_snprintf(path, PATH_MAX, "%s%s%s", space, *space ? "/" : "", key) < PATH_MAX)
