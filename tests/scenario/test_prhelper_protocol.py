@@ -2,6 +2,7 @@
 """The persistent-reservation helper's protocol, without a SCSI device: stock and ours alike."""
 
 import os
+import re
 import select
 import shutil
 import socket
@@ -342,7 +343,9 @@ class TracedHelper(pr_rig.Helper):
 
     def closes(self):
         """What was written down, when the helper has ended."""
-        wait_until(lambda: f"{self.process.pid} +++ exited" in self.trace().read_text(), "the tracer")
+        # short numbers of processes are padded
+        exited = re.compile(rf"^{self.process.pid} +\+\+\+ exited", re.MULTILINE)
+        wait_until(lambda: exited.search(self.trace().read_text()), "the tracer")
         return self.trace().read_text()
 
 
