@@ -35,6 +35,9 @@ static const int calls_allowed[] = {
     SCMP_SYS(socketpair), /* for the answer of holdfast-pr-multipath */
     SCMP_SYS(poll),
     SCMP_SYS(ppoll),
+    SCMP_SYS(epoll_wait),
+    SCMP_SYS(epoll_pwait),
+    SCMP_SYS(epoll_ctl),
     /* descriptors; what can be opened is Landlock's business */
     SCMP_SYS(read),
     SCMP_SYS(readv),

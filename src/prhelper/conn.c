@@ -10,7 +10,7 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <sched.h>
+#include <semaphore.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <string.h>
@@ -20,12 +20,11 @@
 
 #include "dispatch.h"
 #include "peer.h"
+#include "reader.h"
 #include "wire.h"
 
 /* One is allowed, a second is noticed; the kernel closes those that do not fit. */
 #define CONN_FDS 2
-/* Some times what it takes to be woken: 10 to 50 us on a virtual machine. */
-#define CONN_LINGER_USEC 200
 
 /*
  * The end of the helper, in ms after pr_conns_finish() was called. QEMU sends a command that
@@ -53,6 +52,12 @@ typedef struct PrConn {
     int fd; /* what came with the request that is being read; -1: nothing yet */
     /* a request has come in part; set by its thread, looked at by the one that ends all */
     atomic_bool half;
+    /* from the reader to the connection's thread: it has got as much of a request as is said here
+     */
+    sem_t turn;
+    uint8_t cdb[PR_CDB_BYTES];
+    gsize got;
+    gboolean over; /* the peer has gone, or said what the protocol does not allow */
     PrPeer peer;
 } PrConn;
 
@@ -63,7 +68,6 @@ static struct {
     pthread_cond_t ended;
     PrConn *first;
     guint count;
-    atomic_int busy; /* how many have a command under way */
     atomic_bool ending;
 } conns = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
@@ -95,75 +99,41 @@ static gboolean conn_take_fds(PrConn *conn, struct msghdr *message, gboolean wan
     return fine;
 }
 
-/*
- * The next request mostly follows at once: a client that works through a list of commands. To sleep
- * and be woken costs more than all else that a request needs, so try for a moment whether it comes,
- * and leave the processor to the client meanwhile. One thread at a time does so, and only when no
- * other has a command: where many are busy, there is no processor to spare. As recvmsg(2), but
- * EAGAIN says that the moment has passed.
- */
-static ssize_t conn_linger(const PrConn *conn, struct msghdr *message)
-{
-    static atomic_flag taken = ATOMIC_FLAG_INIT;
-    const gsize control = message->msg_controllen;
-    gint64 end = 0;
-    ssize_t n;
-
-    if (atomic_load_explicit(&conns.busy, memory_order_relaxed) > 0 ||
-        atomic_flag_test_and_set(&taken)) {
-        errno = EAGAIN;
-        return -1;
-    }
-    for (;;) {
-        message->msg_controllen = control;
-        n = recvmsg(conn->socket, message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-        if (n >= 0 || errno != EAGAIN)
-            break;
-        sched_yield();
-        if (end == 0)
-            end = g_get_monotonic_time() + CONN_LINGER_USEC;
-        if (g_get_monotonic_time() >= end ||
-            atomic_load_explicit(&conns.busy, memory_order_relaxed) > 0) {
-            errno = EAGAIN;
-            break;
-        }
-    }
-    atomic_flag_clear(&taken);
-    message->msg_controllen = n < 0 ? control : message->msg_controllen;
-    return n;
-}
-
-/* Exactly `len` bytes, and the descriptor that comes with them, if one is wanted here: that is the
- * begin of a request. */
-static gboolean conn_read(PrConn *conn, void *bytes, gsize len, gboolean with_fd)
+/* What there is, up to `len` bytes, and the descriptor that comes with them, if one is wanted here:
+ * that is the begin of a request. As recvmsg(2). */
+static ssize_t conn_receive(PrConn *conn, void *bytes, gsize len, gboolean with_fd, int flags)
 {
     union {
         char space[CMSG_SPACE(CONN_FDS * sizeof(int))];
         struct cmsghdr align;
     } control;
+    struct iovec iov = {.iov_base = bytes, .iov_len = len};
+    struct msghdr message = {.msg_iov = &iov,
+                             .msg_iovlen = 1,
+                             .msg_control = &control,
+                             .msg_controllen = sizeof(control)};
+    ssize_t n;
+
+    do
+        n = recvmsg(conn->socket, &message, MSG_CMSG_CLOEXEC | flags);
+    while (n < 0 && errno == EINTR);
+    if (n < 0) /* the memory for descriptors says nothing then */
+        return n;
+    if (n > 0 && with_fd)
+        atomic_store_explicit(&conn->half, true, memory_order_relaxed);
+    return conn_take_fds(conn, &message, with_fd) ? n : 0;
+}
+
+/* Exactly `len` bytes. */
+static gboolean conn_read(PrConn *conn, void *bytes, gsize len, gboolean with_fd)
+{
     gsize done = 0;
 
     while (done < len) {
-        struct iovec iov = {.iov_base = (char *)bytes + done, .iov_len = len - done};
-        struct msghdr message = {.msg_iov = &iov,
-                                 .msg_iovlen = 1,
-                                 .msg_control = &control,
-                                 .msg_controllen = sizeof(control)};
-        ssize_t n = -1;
+        ssize_t n = conn_receive(conn, (char *)bytes + done, len - done, with_fd, 0);
 
-        errno = EAGAIN;
-        if (with_fd && done == 0)
-            n = conn_linger(conn, &message);
-        if (n < 0 && errno == EAGAIN)
-            n = recvmsg(conn->socket, &message, MSG_CMSG_CLOEXEC);
-        if (n < 0 && errno == EINTR)
-            continue;
-        /* a failure leaves the memory for descriptors as it was: with those of a call before, which
-         * have been closed and may be another thread's by now */
-        if (n <= 0 || !conn_take_fds(conn, &message, with_fd))
+        if (n <= 0)
             return FALSE;
-        if (with_fd)
-            atomic_store_explicit(&conn->half, true, memory_order_relaxed);
         done += (gsize)n;
     }
     return TRUE;
@@ -227,15 +197,22 @@ static void conn_stop_reading(PrConn *conn)
         shutdown(conn->socket, SHUT_RD);
 }
 
-static gboolean conn_read_request(PrConn *conn, PrCommand *command, uint8_t *parameters)
+/* For what comes next, by the reader. FALSE: the connection is over. The thread that calls it must
+ * not touch the connection afterwards, unless it is the connection's own and waits for its turn. */
+static gboolean conn_arm(PrConn *conn, gboolean is_new)
 {
-    uint8_t cdb[PR_CDB_BYTES];
-
     if (atomic_load_explicit(&conns.ending, memory_order_relaxed))
         conn_stop_reading(conn);
-    if (!conn_read(conn, cdb, sizeof(cdb), TRUE) || conn->fd < 0)
+    return pr_reader_arm(conn->socket, conn, is_new) == 0;
+}
+
+/* What the reader has begun to read, to its end. */
+static gboolean conn_read_request(PrConn *conn, PrCommand *command, uint8_t *parameters)
+{
+    if (conn->over || !conn_read(conn, conn->cdb + conn->got, PR_CDB_BYTES - conn->got, TRUE) ||
+        conn->fd < 0)
         return FALSE;
-    if (!pr_wire_read_cdb(cdb, command) ||
+    if (!pr_wire_read_cdb(conn->cdb, command) ||
         !conn_read(conn, parameters, pr_wire_parameters(command), FALSE))
         return FALSE;
     command->fd = conn->fd;
@@ -255,22 +232,61 @@ static gboolean conn_write_reply(PrConn *conn, const PrReply *reply)
     return conn_write(conn, iov, reply->size > 0 ? 2 : 1);
 }
 
+/* The connection's own thread: what the reader has left to it. */
 static void conn_serve(PrConn *conn)
 {
     uint8_t data[PR_DATA_BYTES]; /* of a request, or of its answer */
+    gboolean is_new = TRUE;
     PrCommand command;
 
-    while (conn_read_request(conn, &command, data)) {
+    while (conn_arm(conn, is_new)) {
         PrReply reply = {.data = data};
 
-        atomic_fetch_add_explicit(&conns.busy, 1, memory_order_relaxed);
+        is_new = FALSE;
+        while (sem_wait(&conn->turn) < 0)
+            ; /* EINTR */
+        if (!conn_read_request(conn, &command, data))
+            break;
         pr_dispatch(conns.config, conn->socket, &command, &reply);
-        atomic_fetch_sub_explicit(&conns.busy, 1, memory_order_relaxed);
         /* before the answer: when the client has it, the helper has let go of the device */
         conn_drop_fd(conn);
         if (!conn_write_reply(conn, &reply))
             break;
     }
+}
+
+static void conn_hand_over(PrConn *conn, gsize got, gboolean over)
+{
+    conn->got = got;
+    conn->over = over;
+    sem_post(&conn->turn);
+}
+
+/* In the reader's thread: a request that can be dealt with at once is, else its own thread gets it.
+ */
+static void conn_take(gpointer data, guint64 batch, gpointer memory)
+{
+    PrConn *conn = data;
+    PrCommand command;
+    PrReply reply;
+    ssize_t n = conn_receive(conn, conn->cdb, PR_CDB_BYTES, TRUE, MSG_DONTWAIT);
+
+    if (n < PR_CDB_BYTES || conn->fd < 0 || !pr_wire_read_cdb(conn->cdb, &command)) {
+        const gboolean again = n < 0 && errno == EAGAIN;
+
+        conn_hand_over(conn, n > 0 ? (gsize)n : 0, n <= 0 && !again);
+        return;
+    }
+    command.fd = conn->fd;
+    command.peer = &conn->peer;
+    if (!pr_dispatch_at_once(conns.config, conn->socket, &command, batch, memory, &reply)) {
+        conn_hand_over(conn, PR_CDB_BYTES, FALSE);
+        return;
+    }
+    atomic_store_explicit(&conn->half, false, memory_order_relaxed);
+    conn_drop_fd(conn);
+    if (!conn_write_reply(conn, &reply) || !conn_arm(conn, FALSE))
+        conn_hand_over(conn, 0, TRUE);
 }
 
 /* ---- the list -------------------------------------------------------------------------- */
@@ -295,6 +311,7 @@ static void conn_free(PrConn *conn)
     pthread_mutex_lock(&conns.lock);
     conns_unlink(conn);
     close(conn->socket);
+    sem_destroy(&conn->turn);
     g_free(conn);
     pthread_cond_signal(&conns.ended);
     pthread_mutex_unlock(&conns.lock);
@@ -313,7 +330,7 @@ static void *conn_run(void *data)
     return NULL;
 }
 
-void pr_conns_init(const PrConfig *config, guint limit)
+int pr_conns_init(const PrConfig *config, guint limit)
 {
     pthread_condattr_t clock;
 
@@ -323,6 +340,7 @@ void pr_conns_init(const PrConfig *config, guint limit)
     pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
     pthread_cond_init(&conns.ended, &clock);
     pthread_condattr_destroy(&clock);
+    return pr_reader_init(conn_take, sizeof(PrShared));
 }
 
 static int conn_start(PrConn *conn)
@@ -343,13 +361,16 @@ static int conn_start(PrConn *conn)
 int pr_conns_add(int socket)
 {
     PrConn *conn;
-    int r = -EMFILE;
+    int r = pr_reader_start();
 
     pthread_mutex_lock(&conns.lock);
-    if (conns.count < conns.limit) {
+    if (r == 0)
+        r = conns.count < conns.limit ? 0 : -EMFILE;
+    if (r == 0) {
         conn = g_new0(PrConn, 1);
         conn->socket = socket;
         conn->fd = -1;
+        sem_init(&conn->turn, 0, 0);
         conn->peer.pidfd = -1;
         conn->next = conns.first;
         if (conn->next)
@@ -359,6 +380,7 @@ int pr_conns_add(int socket)
         r = conn_start(conn);
         if (r < 0) {
             conns_unlink(conn);
+            sem_destroy(&conn->turn);
             g_free(conn);
         }
     }
@@ -381,11 +403,16 @@ guint pr_conns_count(void)
 /* With the lock, which the wait lets go: until there are none, or the time is over. */
 static void conns_wait(gint64 until_usec)
 {
-    const struct timespec until = {.tv_sec = until_usec / G_USEC_PER_SEC,
-                                   .tv_nsec = until_usec % G_USEC_PER_SEC * 1000};
+    gint64 now;
 
-    while (conns.first && pthread_cond_timedwait(&conns.ended, &conns.lock, &until) != ETIMEDOUT)
-        ;
+    while (conns.first && (now = g_get_monotonic_time()) < until_usec) {
+        const gint64 next = MIN(until_usec, now + PR_READER_LOOK_MSEC * G_TIME_SPAN_MILLISECOND);
+        const struct timespec when = {.tv_sec = next / G_USEC_PER_SEC,
+                                      .tv_nsec = next % G_USEC_PER_SEC * 1000};
+
+        pthread_cond_timedwait(&conns.ended, &conns.lock, &when);
+        pr_reader_watch();
+    }
 }
 
 guint pr_conns_finish(guint msec)

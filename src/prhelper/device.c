@@ -16,10 +16,18 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <time.h>
 #include <unistd.h>
 
 /* Longer than any attribute that is read here. */
 #define DEVICE_TEXT_MAX 512
+/* To wake a thread costs some ten microseconds, some times that on an emulated machine. A device
+ * that takes longer than that is better waited for by several threads. */
+#define DEVICE_QUICK_USEC 400
+/* One command in so many is timed; of these, so many quick ones make up for a slow one. */
+#define DEVICE_TIMED_EACH 8
+#define DEVICE_SLOW 16
+#define DEVICE_SLOW_MSEC 1000
 /* Linux 5.15 */
 #ifndef BLKGETDISKSEQ
 #define BLKGETDISKSEQ _IOR(0x12, 128, __u64)
@@ -80,6 +88,46 @@ PrDevice *pr_device_none(void)
 void pr_device_set_root(const char *root)
 {
     device_root = root;
+}
+
+/* ---- how quick it is ------------------------------------------------------------------- */
+
+/* The coarse clock costs nothing. */
+static gint64 device_now_msec(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    return now.tv_sec * G_GINT64_CONSTANT(1000) + now.tv_nsec / 1000000;
+}
+
+gboolean pr_device_is_quick(PrDevice *device)
+{
+    if (atomic_load_explicit(&device->slowness, memory_order_relaxed) < DEVICE_SLOW)
+        return TRUE;
+    if (device_now_msec() - atomic_load_explicit(&device->slow_since_msec, memory_order_relaxed) <
+        DEVICE_SLOW_MSEC)
+        return FALSE;
+    /* another try, of some commands */
+    atomic_store_explicit(&device->slowness, DEVICE_SLOW / 2, memory_order_relaxed);
+    return TRUE;
+}
+
+gboolean pr_device_is_timed(PrDevice *device)
+{
+    return atomic_fetch_add_explicit(&device->commands, 1, memory_order_relaxed) %
+               DEVICE_TIMED_EACH ==
+           0;
+}
+
+void pr_device_note_time(PrDevice *device, gint64 usec)
+{
+    const int before = atomic_load_explicit(&device->slowness, memory_order_relaxed);
+    const int after = usec < DEVICE_QUICK_USEC ? MAX(before - 1, 0) : before + DEVICE_SLOW / 4;
+
+    if (after >= DEVICE_SLOW)
+        atomic_store_explicit(&device->slow_since_msec, device_now_msec(), memory_order_relaxed);
+    atomic_store_explicit(&device->slowness, after, memory_order_relaxed);
 }
 
 /* ---- /sys ------------------------------------------------------------------------------ */

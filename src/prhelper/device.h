@@ -25,6 +25,16 @@ PrDevice *pr_device_recall(int fd, dev_t dev, gboolean is_char);
 /** A descriptor of something that is no device: PR_KIND_OTHER. The caller unrefs it. */
 PrDevice *pr_device_none(void);
 
+/**
+ * Whether commands that read are mostly over before a thread could be woken for them. A device
+ * counts as quick until some have not been, and again after a second. Any thread.
+ */
+gboolean pr_device_is_quick(PrDevice *device);
+
+/** Whether this command's time is wanted: that of some is, since a clock is dear on some hosts. */
+gboolean pr_device_is_timed(PrDevice *device);
+void pr_device_note_time(PrDevice *device, gint64 usec);
+
 /** Looks into `root` instead of /sys, for tests; before any other call. */
 void pr_device_set_root(const char *root);
 

@@ -80,12 +80,38 @@ typedef struct Dispatch {
     const char *backend;
     gint64 time_usec;  /* OUT only: a clock costs more than the rest on some hosts */
     gint64 begin_usec; /* the same, monotonic */
+    PrShared *shared;  /* NULL: the answer is the command's own */
+    guint64 batch;
 } Dispatch;
 
 static void dispatch_refuse(Dispatch *self, PrSense sense, const char *reason)
 {
     pr_reply_check_condition(self->reply, sense);
     self->reason = reason;
+}
+
+/* By the back end, or by what it has said to somebody else. */
+static void dispatch_execute_shared(Dispatch *self, const PrBackend *backend)
+{
+    const PrCommand *command = self->command;
+    PrDevice *device = command->device;
+    PrShared *shared = self->shared;
+    gint64 begin_usec;
+
+    if (shared->batch == self->batch && shared->disk_sequence == device->disk_sequence &&
+        memcmp(shared->cdb, command->cdb, PR_CDB_BYTES) == 0) {
+        *self->reply = shared->reply;
+        return;
+    }
+    begin_usec = pr_device_is_timed(device) ? g_get_monotonic_time() : 0;
+    backend->execute(self->config, command, self->reply);
+    if (begin_usec)
+        pr_device_note_time(device, g_get_monotonic_time() - begin_usec);
+    /* only what is true for everybody: a unit attention is told once */
+    shared->batch = self->reply->status == PR_STATUS_GOOD ? self->batch : 0;
+    shared->disk_sequence = device->disk_sequence;
+    memcpy(shared->cdb, command->cdb, PR_CDB_BYTES);
+    shared->reply = *self->reply;
 }
 
 /* Inside the gate, with the device known. */
@@ -117,7 +143,10 @@ static void dispatch_execute(Dispatch *self)
         return;
     }
     self->backend = backend->name;
-    backend->execute(config, command, self->reply);
+    if (self->shared)
+        dispatch_execute_shared(self, backend);
+    else
+        backend->execute(config, command, self->reply);
     pr_policy_note(config->policy, command, self->reply);
 }
 
@@ -202,4 +231,43 @@ void pr_dispatch(const PrConfig *config, int socket, PrCommand *command, PrReply
     }
     g_free(self.decision.reason);
     g_clear_pointer(&command->device, pr_device_unref);
+}
+
+/* The device, where its command may be dealt with at once. NULL: it may not. */
+static PrDevice *dispatch_quick_device(const PrCommand *command, const struct stat *st)
+{
+    PrDevice *device = pr_device_recall(command->fd, st->st_rdev, S_ISCHR(st->st_mode));
+
+    if (device && device->kind == PR_KIND_SCSI && pr_device_is_quick(device))
+        return device;
+    pr_device_unref(device);
+    return NULL;
+}
+
+gboolean pr_dispatch_at_once(const PrConfig *config, int socket, PrCommand *command, guint64 batch,
+                             PrShared *shared, PrReply *reply)
+{
+    Dispatch self = {
+        .config = config, .command = command, .reply = reply, .shared = shared, .batch = batch};
+    PrTicket ticket = {.command = command, .socket = socket, .shared = TRUE};
+    struct stat st;
+
+    if (command->opcode != PR_OPCODE_IN)
+        return FALSE;
+    *reply = (PrReply){.data = shared->data};
+    if (!dispatch_is_disk(command->fd, &st)) {
+        dispatch_refuse(&self, PR_SENSE_IO_PROCESS_TERMINATED, "the descriptor is no disk");
+        return TRUE;
+    }
+    command->device = dispatch_quick_device(command, &st);
+    if (!command->device || !pr_gate_try(&ticket, st.st_rdev, FALSE)) {
+        g_clear_pointer(&command->device, pr_device_unref);
+        return FALSE;
+    }
+    dispatch_execute(&self);
+    dispatch_record(&self, TRUE);
+    pr_gate_leave(&ticket);
+    g_free(self.decision.reason);
+    g_clear_pointer(&command->device, pr_device_unref);
+    return TRUE;
 }

@@ -25,4 +25,25 @@ uint64_t pr_backends_capabilities(void);
  */
 void pr_dispatch(const PrConfig *config, int socket, PrCommand *command, PrReply *reply);
 
+/** An answer that others may share; the caller's memory, all zero at first. */
+typedef struct PrShared {
+    guint64 batch; /**< of the command that was answered; 0: there is no answer here */
+    uint8_t cdb[PR_CDB_BYTES];
+    uint64_t disk_sequence;
+    PrReply reply; /**< its data is in `data` */
+    uint8_t data[PR_DATA_BYTES];
+} PrShared;
+
+/**
+ * The same for a command that is mostly over at once: one that reads from a SCSI device which is
+ * quick and where nobody else is, or one that is refused because there is no disk. FALSE, and
+ * nothing was done, if it is another one. Not that it could not block: see reader.h.
+ *
+ * Several that ask a device for the same get the answer to the first of them, if it was good and
+ * all of them had come when it was sent, which those of the same `batch` have. The answer's data is
+ * in `shared`, until the next call.
+ */
+gboolean pr_dispatch_at_once(const PrConfig *config, int socket, PrCommand *command, guint64 batch,
+                             PrShared *shared, PrReply *reply);
+
 G_END_DECLS

@@ -174,6 +174,31 @@ static gboolean gate_wait(PrGate *gate, PrTicket *ticket)
     return ticket->is_inside;
 }
 
+/* The main thread looks at whoever is inside, from now on. */
+static void gate_be_watched(void)
+{
+    if (!atomic_load_explicit(&gates_watched, memory_order_relaxed) &&
+        !atomic_exchange(&gates_watched, true))
+        eventfd_write(gates_wake, 1);
+}
+
+gboolean pr_gate_try(PrTicket *ticket, dev_t dev, gboolean is_char)
+{
+    gboolean entered;
+
+    ticket->is_inside = ticket->reported = ticket->abandoned = FALSE;
+    pthread_mutex_lock(&gates_lock);
+    entered = gate_find(dev, is_char) == NULL;
+    if (entered) {
+        ticket->gate = gate_make(dev, is_char);
+        gate_let_in(ticket->gate, ticket);
+    }
+    pthread_mutex_unlock(&gates_lock);
+    if (entered)
+        gate_be_watched();
+    return entered;
+}
+
 gboolean pr_gate_enter(PrTicket *ticket, dev_t dev, gboolean is_char)
 {
     gboolean entered = TRUE;
@@ -190,9 +215,8 @@ gboolean pr_gate_enter(PrTicket *ticket, dev_t dev, gboolean is_char)
     else
         entered = gate_wait(gate, ticket);
     pthread_mutex_unlock(&gates_lock);
-    if (entered && !atomic_load_explicit(&gates_watched, memory_order_relaxed) &&
-        !atomic_exchange(&gates_watched, true))
-        eventfd_write(gates_wake, 1);
+    if (entered)
+        gate_be_watched();
     return entered;
 }
 

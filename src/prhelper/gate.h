@@ -65,6 +65,9 @@ int pr_gate_init(void);
 gboolean pr_gate_enter(PrTicket *ticket, dev_t dev, gboolean is_char);
 void pr_gate_leave(PrTicket *ticket);
 
+/** The same without waiting: FALSE, and the ticket is void, unless nobody is there. */
+gboolean pr_gate_try(PrTicket *ticket, dev_t dev, gboolean is_char);
+
 /**
  * For the main thread: the descriptor becomes readable when commands are under way after a time of
  * rest. Then pr_gate_watch() wants to be called about once a second, until it returns FALSE. It

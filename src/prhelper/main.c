@@ -50,6 +50,7 @@
 #include "listen.h"
 #include "log.h"
 #include "options.h"
+#include "reader.h"
 
 #define HELPER_FINISH_OWN_MSEC 3000
 #define HELPER_FINISH_ACTIVATED_MSEC 25000
@@ -74,6 +75,8 @@ typedef struct Helper {
     gboolean activated;
     gboolean watching; /* commands are under way: the gates are looked at every second */
     gint64 watch_usec; /* when next */
+    gboolean reading;  /* the reader is at work: it is looked at every PR_READER_LOOK_MSEC */
+    gint64 read_usec;  /* when next */
     gint64 complained_usec;
 } Helper;
 
@@ -250,7 +253,8 @@ static gboolean helper_bring_up(Helper *self)
     if (!helper_block_signals(self) || pr_gate_init() < 0)
         return FALSE;
     pr_backends_prepare(self->config);
-    pr_conns_init(self->config, limit);
+    if (pr_conns_init(self->config, limit) < 0)
+        return helper_fail(self, g_strerror(errno));
     if (!pr_audit_open(self->config->audit, &error))
         return helper_fail(self, error);
     return helper_listen(self) && helper_write_pid(self) && helper_start_janitor(self) &&
@@ -303,10 +307,14 @@ static gboolean helper_loop(Helper *self)
 {
     struct pollfd fds[] = {{.fd = self->signals, .events = POLLIN},
                            {.fd = self->listener.fd, .events = POLLIN},
-                           {.fd = pr_gate_watch_fd(), .events = POLLIN}};
+                           {.fd = pr_gate_watch_fd(), .events = POLLIN},
+                           {.fd = pr_reader_watch_fd(), .events = POLLIN}};
 
     for (;;) {
-        int n = poll(fds, G_N_ELEMENTS(fds), self->watching ? HELPER_WATCH_MSEC : -1);
+        int n = poll(fds, G_N_ELEMENTS(fds),
+                     self->reading    ? PR_READER_LOOK_MSEC
+                     : self->watching ? HELPER_WATCH_MSEC
+                                      : -1);
         gint64 now = g_get_monotonic_time();
 
         if (n < 0 && errno != EINTR) {
@@ -314,7 +322,7 @@ static gboolean helper_loop(Helper *self)
             return FALSE;
         }
         if (n <= 0)
-            fds[0].revents = fds[1].revents = fds[2].revents = 0;
+            fds[0].revents = fds[1].revents = fds[2].revents = fds[3].revents = 0;
         if (fds[0].revents && helper_take_signal(self))
             return TRUE;
         if (fds[1].revents)
@@ -322,6 +330,10 @@ static gboolean helper_loop(Helper *self)
         if (fds[2].revents || (self->watching && now >= self->watch_usec)) {
             self->watching = pr_gate_watch();
             self->watch_usec = now + HELPER_WATCH_MSEC * G_TIME_SPAN_MILLISECOND;
+        }
+        if (fds[3].revents || (self->reading && now >= self->read_usec)) {
+            self->reading = pr_reader_watch();
+            self->read_usec = now + PR_READER_LOOK_MSEC * G_TIME_SPAN_MILLISECOND;
         }
     }
 }

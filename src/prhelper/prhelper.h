@@ -7,12 +7,13 @@
  *                                                └──────> audit record
  *
  * Threads. Each connection has a thread of its own, which reads a request, carries it out and
- * answers; what blocks (the ioctl, /sys) blocks in that thread. Everything below marked "in the
- * connection's thread" runs there, while the gate of the command's device is held (gate.h): for one
- * device at most one such call is under way at a time, but that several PERSISTENT RESERVE IN of a
- * PR_KIND_SCSI device may be; for different devices there are several at once. A module that keeps
- * state across devices (policy, audit) therefore protects it with a mutex of its own, and holds
- * that mutex over no call that can block on a device.
+ * answers; what blocks (the ioctl, /sys) blocks in that thread. One more, the reader (reader.h),
+ * waits for all requests, and spares the connection's thread those that are over at once.
+ * Everything below marked "in the connection's thread" runs there, while the gate of the command's
+ * device is held (gate.h): for one device at most one such call is under way at a time, but that
+ * several PERSISTENT RESERVE IN of a PR_KIND_SCSI device may be; for different devices there are
+ * several at once. A module that keeps state across devices (policy, audit) therefore protects it
+ * with a mutex of its own, and holds that mutex over no call that can block on a device.
  *
  * Stacks are small (PR_STACK_BYTES): nothing big goes on them. Memory is part of the contract
  * (4 MB idle): nothing here links libsystemd, and what one command allocates it frees.
@@ -20,6 +21,7 @@
 #pragma once
 
 #include <glib.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -100,8 +102,8 @@ const char *pr_kind_name(PrKind kind);
 
 /**
  * What the descriptor of a command refers to. Found in /sys, once for each device and kept as long
- * as the kernel's disk sequence number is the same. Never changed once it is made; shared by
- * reference between connections.
+ * as the kernel's disk sequence number is the same. Never changed once it is made, but for how
+ * quick it is; shared by reference between connections.
  */
 typedef struct PrDevice {
     gatomicrefcount refs;
@@ -112,6 +114,10 @@ typedef struct PrDevice {
     char *name;             /**< the kernel's: "sda", "dm-3"; "" for PR_KIND_OTHER */
     char *wwid; /**< "naa.6001405…", "eui.…", "t10.…", for a map or partition that of the LUN below;
                      "" : none is known */
+    /* how quick it is; see pr_device_is_quick() */
+    atomic_uint commands;
+    atomic_int slowness;
+    atomic_llong slow_since_msec;
 } PrDevice;
 
 PrDevice *pr_device_ref(PrDevice *device);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Parts of the persistent-reservation helper: wire, peers' names, devices, gates, confinement. */
+/* Parts of the persistent-reservation helper: wire, peers' names, devices, gates, the
+ * reader, confinement. */
 #include <errno.h>
 #include <fcntl.h>
 #include <glib/gstdio.h>
@@ -20,6 +21,7 @@
 #include "prhelper/gate.h"
 #include "prhelper/peer.h"
 #include "prhelper/prhelper.h"
+#include "prhelper/reader.h"
 #include "prhelper/wire.h"
 
 /* ---- wire ------------------------------------------------------------------------------ */
@@ -363,6 +365,140 @@ static void test_gate_stuck(void)
     pr_gate_leave(&stuck);
 }
 
+/* ---- the reader --------------------------------------------------------------------------- */
+
+#define READER_PAIRS 6
+/* Generous: the machine may have a lot to do. */
+#define READER_PATIENCE_USEC (60 * G_USEC_PER_SEC)
+
+static struct {
+    int pairs[READER_PAIRS][2];
+    GMutex lock;
+    GCond changed;
+    gboolean hang;
+    int hanging;
+} readers;
+
+/* Answers a byte with the same one; before 'h' it hangs. */
+static void reader_serve(gpointer data, guint64 batch, gpointer memory)
+{
+    const int *pair = data;
+    guint64 *last = memory;
+    char byte;
+
+    g_assert_cmpuint(batch, >, 0);
+    g_assert_cmpuint(batch, >=, *last);
+    *last = batch;
+
+    g_assert_cmpint(read(pair[1], &byte, 1), ==, 1);
+    if (byte == 'h') {
+        g_mutex_lock(&readers.lock);
+        readers.hanging++;
+        g_cond_signal(&readers.changed);
+        while (readers.hang)
+            g_cond_wait(&readers.changed, &readers.lock);
+        readers.hanging--;
+        g_mutex_unlock(&readers.lock);
+    }
+    g_assert_cmpint(write(pair[1], &byte, 1), ==, 1);
+    g_assert_cmpint(pr_reader_arm(pair[1], data, FALSE), ==, 0);
+}
+
+static void reader_ask(int pair, char byte)
+{
+    g_assert_cmpint(write(readers.pairs[pair][0], &byte, 1), ==, 1);
+}
+
+/* The answer, while somebody looks at the reader as the main thread does. */
+static char reader_answer(int pair)
+{
+    const gint64 end = g_get_monotonic_time() + READER_PATIENCE_USEC;
+    char byte = 0;
+
+    while (recv(readers.pairs[pair][0], &byte, 1, MSG_DONTWAIT) != 1) {
+        g_assert_cmpint(g_get_monotonic_time(), <, end);
+        pr_reader_watch();
+        g_usleep(PR_READER_LOOK_MSEC * 1000);
+    }
+    return byte;
+}
+
+static void reader_hang(int pair)
+{
+    int before;
+
+    g_mutex_lock(&readers.lock);
+    before = readers.hanging;
+    reader_ask(pair, 'h');
+    while (readers.hanging == before) {
+        const gint64 next = g_get_monotonic_time() + PR_READER_LOOK_MSEC * 1000;
+
+        g_cond_wait_until(&readers.changed, &readers.lock, next);
+        pr_reader_watch();
+    }
+    g_mutex_unlock(&readers.lock);
+}
+
+/* Whoever hangs in the reader holds nobody else up, however many do, and is a reader no more. */
+static void test_reader(void)
+{
+    gint64 end;
+
+    g_assert_cmpint(pr_reader_start(), ==, 0);
+    for (int i = 0; i < READER_PAIRS; i++) {
+        g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, readers.pairs[i]), ==,
+                        0);
+        g_assert_cmpint(pr_reader_arm(readers.pairs[i][1], readers.pairs[i], TRUE), ==, 0);
+    }
+    for (int round = 0; round < 20; round++) {
+        g_mutex_lock(&readers.lock);
+        readers.hang = TRUE;
+        g_mutex_unlock(&readers.lock);
+        for (int stuck = 0; stuck < 3; stuck++) {
+            reader_hang(stuck);
+            for (int i = 3; i < READER_PAIRS; i++)
+                reader_ask(i, (char)('0' + i));
+            for (int i = 3; i < READER_PAIRS; i++)
+                g_assert_cmpint(reader_answer(i), ==, '0' + i);
+        }
+        g_mutex_lock(&readers.lock);
+        g_assert_cmpint(readers.hanging, ==, 3);
+        readers.hang = FALSE;
+        g_cond_broadcast(&readers.changed);
+        g_mutex_unlock(&readers.lock);
+        for (int stuck = 0; stuck < 3; stuck++)
+            g_assert_cmpint(reader_answer(stuck), ==, 'h');
+    }
+    /* where nothing happens nobody has to look */
+    end = g_get_monotonic_time() + READER_PATIENCE_USEC;
+    while (pr_reader_watch())
+        g_assert_cmpint(g_get_monotonic_time(), <, end);
+}
+
+/* A device at which many commands have taken long is not read from at once, for a while. */
+static void test_quick_device(void)
+{
+    const gint64 end = g_get_monotonic_time() + READER_PATIENCE_USEC;
+    PrDevice *device = pr_device_none();
+
+    g_assert_true(pr_device_is_quick(device));
+    pr_device_note_time(device, 20000);
+    g_assert_true(pr_device_is_quick(device)); /* once is never */
+    for (int i = 0; i < 1000; i++)
+        pr_device_note_time(device, 50);
+    for (int i = 0; i < 3; i++)
+        pr_device_note_time(device, 20000);
+    g_assert_true(pr_device_is_quick(device));
+    pr_device_note_time(device, 20000);
+    g_assert_false(pr_device_is_quick(device));
+    while (!pr_device_is_quick(device))
+        g_assert_cmpint(g_get_monotonic_time(), <, end);
+    for (int i = 0; i < 2; i++)
+        pr_device_note_time(device, 20000);
+    g_assert_false(pr_device_is_quick(device));
+    pr_device_unref(device);
+}
+
 /* ---- confinement -------------------------------------------------------------------------- */
 
 /* In a child: whether each of these is refused. */
@@ -434,6 +570,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_assert_cmpint(pr_gate_init(), ==, 0);
+    g_assert_cmpint(pr_reader_init(reader_serve, sizeof(guint64)), ==, 0);
     g_test_add_func("/prhelper/confinement", test_confinement); /* forks: before threads */
     g_test_add_func("/prhelper/identity", test_identity);
     g_test_add_func("/prhelper/wire/cdb", test_wire_cdb);
@@ -444,5 +581,7 @@ int main(int argc, char **argv)
     g_test_add_func("/prhelper/devices", test_devices);
     g_test_add_func("/prhelper/gate", test_gate);
     g_test_add_func("/prhelper/gate/stuck", test_gate_stuck);
+    g_test_add_func("/prhelper/devices/quick", test_quick_device);
+    g_test_add_func("/prhelper/reader", test_reader);
     return g_test_run();
 }

@@ -65,6 +65,43 @@ def test_life_of_a_reservation(helper, lun):
         assert client.read(lun).keys == []
 
 
+def test_answers_are_never_old(helper, lun):
+    """What was changed before a question is in its answer, however many ask the same at once."""
+    newest, faults, answers = [], [], [0] * 8
+    done = threading.Event()
+
+    def ask(number):
+        with helper.client() as client:
+            while not done.is_set():
+                least = newest[-1]
+                found = client.read(lun).generation
+                if found < least:
+                    faults.append((found, least))
+                answers[number] += 1
+
+    with helper.client() as client:
+        newest.append(client.read(lun).generation)
+        threads = [threading.Thread(target=ask, args=(number,)) for number in range(len(answers))]
+        for thread in threads:
+            thread.start()
+        try:
+            key = 0
+            for number in range(1, 151):
+                before = answers[number % len(answers)]
+                assert client.out(lun, REGISTER, key, number).status == GOOD
+                key = number
+                newest.append(newest[-1] + 1)
+                wait_until(lambda n=number, old=before: answers[n % len(answers)] > old, "an answer",
+                           PATIENCE)
+        finally:
+            done.set()
+            for thread in threads:
+                thread.join(PATIENCE)
+        assert not faults
+        assert client.read(lun).generation == newest[-1]
+        assert client.out(lun, CLEAR, key).status == GOOD
+
+
 def test_sense_of_the_device(helper, lun):
     """What the device says is passed on: LIO's own word on wrong requests."""
     with helper.client() as client:
