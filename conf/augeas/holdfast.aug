@@ -8,7 +8,7 @@ Module: Holdfast
 
     { "lane_threads" = "8" }
     { "driver_config"
-      { "1" = "sanlock.host_id=7" }
+      { "1" = "symlink.directory=/srv/links" }
       { "#comment" = "this host" } }
 
   A new string is written in double quotes, or in the quotes that it needs.

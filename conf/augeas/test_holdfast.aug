@@ -106,8 +106,8 @@ let shipped = "# Settings of the Holdfast lock daemon, holdfastd, and of holdfas
 # Sockets
 #
 
-# The Unix socket that the holdfast command, libholdfast and libvirt's
-# holdfast plugin talk to. When it is not set, that is
+# The Unix socket that the holdfast command and programs with libholdfast
+# talk to. When it is not set, that is
 # /run/holdfast/holdfast.sock for root's daemon, and holdfast/holdfast.sock
 # below $XDG_RUNTIME_DIR for a user's. A socket that systemd passes to the
 # daemon is used in any case.
@@ -132,7 +132,7 @@ virtlockd_socket = \"/run/libvirt/virtlockd-sock\"
 # Drivers
 #
 
-# The driver that locks every disk which nothing else was said about.
+# The driver that locks disks and leases.
 # \"holdfast drivers\" lists those that there are: \"lockd\" takes file locks that
 # virtlockd on other hosts understands, \"nop\" locks nothing.
 #
@@ -145,7 +145,7 @@ driver_dir = \"/usr/lib/holdfast/drivers\"
 
 # Settings of the drivers themselves, each as \"driver.key=value\". A driver's
 # manual page lists its keys. For example
-# [ \"sanlock.host_id=7\", \"sanlock.io_timeout=20\" ]
+# [ \"symlink.directory=/srv/links\" ]
 #
 driver_config = [ ]
 
@@ -168,8 +168,8 @@ host_name = \"n3.example.org\"
 request_timeout = 30
 
 # How long a virtual machine has to end after TERM before it gets KILL, in
-# seconds, from 1 to 600. The daemon ends a machine when it has lost its locks
-# and nothing milder was asked for.
+# seconds, from 1 to 600. The daemon ends a machine of libvirt's that runs on
+# when its connection to the daemon is lost.
 #
 kill_timeout = 10
 
@@ -183,7 +183,7 @@ lane_threads = 16
 #
 # Rules for disks
 #
-# These five mean what they mean in libvirt's qemu-lockd.conf. A value here
+# All but the first mean what they mean in libvirt's qemu-lockd.conf. A value here
 # wins over one there. All hosts that share storage need the same rules:
 # otherwise they lock different files for one disk.
 #
@@ -323,8 +323,8 @@ test Holdfast.lns get shipped =
   { "#comment" = "Sockets" }
   { }
   { }
-  { "#comment" = "The Unix socket that the holdfast command, libholdfast and libvirt's" }
-  { "#comment" = "holdfast plugin talk to. When it is not set, that is" }
+  { "#comment" = "The Unix socket that the holdfast command and programs with libholdfast" }
+  { "#comment" = "talk to. When it is not set, that is" }
   { "#comment" = "/run/holdfast/holdfast.sock for root's daemon, and holdfast/holdfast.sock" }
   { "#comment" = "below $XDG_RUNTIME_DIR for a user's. A socket that systemd passes to the" }
   { "#comment" = "daemon is used in any case." }
@@ -349,7 +349,7 @@ test Holdfast.lns get shipped =
   { "#comment" = "Drivers" }
   { }
   { }
-  { "#comment" = "The driver that locks every disk which nothing else was said about." }
+  { "#comment" = "The driver that locks disks and leases." }
   { "#comment" = "\"holdfast drivers\" lists those that there are: \"lockd\" takes file locks that" }
   { "#comment" = "virtlockd on other hosts understands, \"nop\" locks nothing." }
   { }
@@ -362,7 +362,7 @@ test Holdfast.lns get shipped =
   { }
   { "#comment" = "Settings of the drivers themselves, each as \"driver.key=value\". A driver's" }
   { "#comment" = "manual page lists its keys. For example" }
-  { "#comment" = "[ \"sanlock.host_id=7\", \"sanlock.io_timeout=20\" ]" }
+  { "#comment" = "[ \"symlink.directory=/srv/links\" ]" }
   { }
   { "driver_config" }
   { }
@@ -385,8 +385,8 @@ test Holdfast.lns get shipped =
   { "request_timeout" = "30" }
   { }
   { "#comment" = "How long a virtual machine has to end after TERM before it gets KILL, in" }
-  { "#comment" = "seconds, from 1 to 600. The daemon ends a machine when it has lost its locks" }
-  { "#comment" = "and nothing milder was asked for." }
+  { "#comment" = "seconds, from 1 to 600. The daemon ends a machine of libvirt's that runs on" }
+  { "#comment" = "when its connection to the daemon is lost." }
   { }
   { "kill_timeout" = "10" }
   { }
@@ -400,7 +400,7 @@ test Holdfast.lns get shipped =
   { }
   { "#comment" = "Rules for disks" }
   { }
-  { "#comment" = "These five mean what they mean in libvirt's qemu-lockd.conf. A value here" }
+  { "#comment" = "All but the first mean what they mean in libvirt's qemu-lockd.conf. A value here" }
   { "#comment" = "wins over one there. All hosts that share storage need the same rules:" }
   { "#comment" = "otherwise they lock different files for one disk." }
   { }
