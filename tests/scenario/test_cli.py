@@ -251,7 +251,7 @@ STATUS = {"version": "0.1.0", "protocol": 1, "host": "n3", "pid": 812, "since": 
           "owners-stopping": [{"name": "web9", "pid": 99}]}
 DRIVERS = {"drivers": [
     {"name": "lockd", "description": "locks\nfiles", "version": "0.1.0", "builtin": True,
-     "path": None, "capabilities": ["shared", "holder"], "default": True},
+     "path": None, "capabilities": ["shared", "survives"], "default": True},
     {"name": "x", "description": "", "version": "2", "builtin": False, "path": "/x.so",
      "capabilities": [], "default": False}]}
 
@@ -275,7 +275,7 @@ def test_drivers(holdfast, daemon):
     """key=value lines, whatever a driver says of itself."""
     daemon.replies = {"query-drivers": DRIVERS}
     lockd = ["name=lockd", "description=locks\\u000afiles", "version=0.1.0", "builtin=yes", "path=",
-             "default=yes", "capabilities=shared,holder"]
+             "default=yes", "capabilities=shared,survives"]
     other = ["name=x", "description=", "version=2", "builtin=no", "path=/x.so", "default=no",
              "capabilities="]
     assert holdfast("drivers").stdout.splitlines() == [*lockd, "", *other]

@@ -156,6 +156,16 @@ def test_verbs():
         assert not [option for option in own if option not in text], verb
 
 
+def test_capabilities():
+    """holdfast-drivers(1) and the protocol's page have the words for what drivers can do."""
+    source = (REPOSITORY / "src/daemon/drivers-list.c").read_text(encoding="utf-8")
+    real = set(re.findall(r'array_add\(can, json_object_new_string\("([a-z-]+)"\)', source))
+    keys = definitions(doctree(DOCS / "man/holdfast-drivers.1.rst"))
+    assert literals(keys["capabilities"]) == real and len(real) == 3
+    page = (DOCS / "native-protocol.rst").read_text(encoding="utf-8")
+    assert set(re.findall(r'"([a-z-]+)"', re.search(r'"capabilities": \[(.*?)\]', page)[1])) == real
+
+
 def test_classes_of_the_command():
     """holdfast(1) has the classes of errors that are the command's own."""
     options = section(doctree(DOCS / "man/holdfast.1.rst"), "OPTIONS")
