@@ -141,12 +141,23 @@ def test_completion(shell, daemon):
             ("check-config a.i", "check-config a.img"),
             ("image ch", "image check"),
             ("image check --format qco", "image check --format qcow"),
+            ("image check --allow siz", "image check --allow size-"),
+            ("image check --allow wr", "image check --allow wrong-format"),
             ("image check --format raw a.i", "image check --format raw a.img"),
             ("help rel", "help release")):
         _, completed = shell.complete(f"holdfast {text}")
         # Whether a blank, a slash or "=" follows is up to the shell.
         assert re.fullmatch(re.escape(f"holdfast {line}".rstrip()) + "[ /=]*", completed), text
     assert not os.path.exists(os.path.join(os.path.dirname(daemon.path), "x"))
+
+
+def test_completion_reasons(shell):
+    """Each reason of the page can be allowed."""
+    page = (MAN.parent / "checking-images.rst").read_text(encoding="utf-8")
+    table = re.search(r"\nReasons\n(.*?)\nStricter than QEMU\n", page, re.DOTALL)[1]
+    reasons = set(re.findall(r"(?m)^([a-z][a-z0-9-]+) {2,}[A-Z]", table))
+    words = shell.complete("holdfast image check --allow ")[0].split()
+    assert len(reasons) > 30 and set(words) & reasons == reasons
 
 
 def test_completion_offers(shell):
