@@ -56,7 +56,7 @@ static char *preflight_image(const WantedImage *image)
     if (image->is_cdrom)
         allow[n++] = "also-iso";
     if (!cli_image_is_format(image->format))
-        return g_strdup("cannot be checked: not a format that can");
+        return g_strdup("cannot be checked: there is no check for that format");
     fd = open(image->path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     if (fd < 0)
         return g_strdup_printf("cannot be checked: %s", g_strerror(errno));
@@ -82,5 +82,8 @@ int preflight(const Cli *cli, const Wanted *wanted, Preflight mode)
         else if (wrong)
             cli_note(cli, "warning: the image %s, format %s, %s", path, image->format, wrong);
     }
+    if (status != CLI_OK)
+        cli_note(cli, "hint: 'holdfast image check' tells where in the image; --check warn starts "
+                      "the command all the same");
     return status;
 }

@@ -27,6 +27,7 @@ typedef struct Run {
     double wait;
     gboolean with_children;
     Preflight check;
+    gboolean must_check; /* it was asked for */
     char **command;
 } Run;
 
@@ -63,6 +64,15 @@ static void run_default_owner(const Run *run)
         g_clear_pointer(&run->wanted->name, g_free);
 }
 
+static void run_take_check(Run *run, CliParser *parser, const char *mode)
+{
+    if (preflight_parse(mode, &run->check))
+        run->must_check = run->check != PREFLIGHT_OFF;
+    else
+        parser->status =
+            cli_usage_error(parser->cli, "'%s' is neither off, warn nor enforce", mode);
+}
+
 static gboolean run_parse(Run *run, CliParser *parser)
 {
     const char *argument = NULL;
@@ -73,9 +83,8 @@ static gboolean run_parse(Run *run, CliParser *parser)
             continue;
         if (id == RUN_WITH_CHILDREN)
             run->with_children = TRUE;
-        else if (id == RUN_CHECK && !preflight_parse(argument, &run->check))
-            parser->status =
-                cli_usage_error(parser->cli, "'%s' is neither off, warn nor enforce", argument);
+        else if (id == RUN_CHECK)
+            run_take_check(run, parser, argument);
         else if (id == RUN_WAIT && !cli_parse_seconds(argument, &run->wait))
             parser->status = cli_usage_error(parser->cli, "'%s' is no number of seconds", argument);
     }
@@ -93,6 +102,10 @@ static int run_check(const Run *run, const Cli *cli)
     if (wanted->disks->len == 0 && wanted->leases->len == 0 && !wanted->domain)
         return cli_usage_error(cli, "there is nothing to lock: name it with --disk, --lease or "
                                     "--domain");
+    if (run->must_check && !wanted->domain)
+        return cli_usage_error(cli,
+                               "--check needs --domain, which tells the images' formats; for a "
+                               "disk of --disk there is 'holdfast image check --format'");
     for (char **word = run->command + 1; *word && !run->with_children; word++) {
         if (strcmp(*word, "-daemonize") == 0 || strcmp(*word, "--daemonize") == 0)
             return cli_usage_error(cli,

@@ -64,6 +64,7 @@ def test_enforce(start, workdir, daemon):
     result = start(disk(workdir / "good"), disk(workdir / "bad"), options=("--check", "enforce"))
     assert result.returncode == 1 and not result.stdout
     assert "backing-file" in result.stderr and daemon.requests
+    assert "hint: 'holdfast image check' tells where" in result.stderr
     result = start(disk(workdir / "bad"), options=("--check", "enforce", "--json"))
     error = json.loads(result.stderr)["error"]
     assert result.returncode == 1 and error["class"] == "UnsafeImage" and "/etc/passwd" in \
@@ -99,7 +100,14 @@ def test_backing_files_of_the_domain(start, workdir):
     assert "also-qcow2" in result.stderr and "/bad," not in result.stderr
 
 
-def test_usage(start, workdir):
-    """There are three modes."""
+def test_usage(start, workdir, holdfast, daemon):
+    """There are three modes, and without a domain there is nothing to check by."""
     result = start(disk(workdir / "good"), options=("--check", "maybe"))
     assert result.returncode == 2 and "'maybe' is neither off, warn nor enforce" in result.stderr
+    daemon.requests.clear()
+    for mode in ("warn", "enforce"):
+        result = holdfast("run", "--disk", workdir / "good", "--check", mode, "echo", "started")
+        assert (result.returncode, result.stdout) == (2, "") and not daemon.requests
+        assert "--check needs --domain" in result.stderr
+    result = holdfast("run", "--disk", workdir / "good", "--check", "off", "echo", "started")
+    assert (result.returncode, result.stdout) == (0, "started\n")
