@@ -17,7 +17,7 @@ from pathlib import Path
 
 import lock_rig
 import pytest
-from native import Refused, Vm, is_alive
+from native import Refused, Vm, is_alive, sanitizer
 from prober import ANYTHING, NOTHING, NOTHING_EXCLUSIVE, Prober, kernel_lock
 # pylint: disable-next=unused-import
 from vault_rig import Guest, fixture_start_daemon
@@ -308,9 +308,10 @@ def test_crash_before_the_answer(load):
 
 
 @contextmanager
-def crashing(daemon, pause=0.2):
+def crashing(daemon, pause=1.0 if sanitizer() else 0.2):
     """While this lasts, the daemon is killed again and again, and whatever else its keeper has
-    started; but only one that serves, for after the others the keeper pauses ever longer."""
+    started; but only one that serves, for after the others the keeper pauses ever longer. A request
+    is not repeated for ever: in one of a few pauses it has to be answered."""
     ended = threading.Event()
 
     def kill():
