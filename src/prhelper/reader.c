@@ -101,12 +101,14 @@ static gboolean reader_do_one(gpointer memory)
 {
     gpointer connection = reader.events[reader.next++].data.ptr;
     unsigned long long job = atomic_fetch_add(&reader.jobs, 1) + 1;
+    const guint64 batch = reader.batch;
 
+    /* from here on another thread may be the reader: what belongs to the role is not touched */
     atomic_store(&reader.job, job);
     if (!atomic_load_explicit(&reader.is_watched, memory_order_relaxed) &&
         !atomic_exchange(&reader.is_watched, true))
         eventfd_write(reader.wake, 1);
-    reader.serve(connection, reader.batch, memory);
+    reader.serve(connection, batch, memory);
     return atomic_compare_exchange_strong(&reader.job, &job, 0);
 }
 

@@ -4,7 +4,7 @@
 import os
 import subprocess
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pr_rig
 import pr_wire
@@ -70,18 +70,18 @@ def test_answers_are_never_old(helper, lun):
     newest, faults, answers = [], [], [0] * 8
     done = threading.Event()
 
-    def ask(number):
-        with helper.client() as client:
-            while not done.is_set():
-                least = newest[-1]
-                found = client.read(lun).generation
-                if found < least:
-                    faults.append((found, least))
-                answers[number] += 1
+    def ask(number, client):
+        while not done.is_set():
+            least = newest[-1]
+            found = client.read(lun).generation
+            if found < least:
+                faults.append((found, least))
+            answers[number] += 1
 
-    with helper.client() as client:
+    with ExitStack() as stack:
+        client, *clients = [stack.enter_context(helper.client()) for _ in range(1 + len(answers))]
         newest.append(client.read(lun).generation)
-        threads = [threading.Thread(target=ask, args=(number,)) for number in range(len(answers))]
+        threads = [threading.Thread(target=ask, args=each) for each in enumerate(clients)]
         for thread in threads:
             thread.start()
         try:
