@@ -55,7 +55,8 @@
 /* The first restart is immediate; then 0.1 s, doubled each time, up to 5 s. */
 #define KEEPER_PAUSE_MSEC 100
 #define KEEPER_MAX_PAUSE_MSEC 5000
-/* The socket holds some 250 messages meanwhile; a daemon that sends more waits for the rest. */
+/* The socket holds what a daemon sends meanwhile: 5,000 messages, and 550 if it is not root's, see
+ * vault.c; who sends more waits for the rest. */
 #define KEEPER_NAP_MSEC 5
 /* From the end of a daemon's socket to its exit it is well below 1 ms; one that takes longer than
  * this has a thread in the kernel. */
