@@ -357,17 +357,38 @@ static void keeper_ended(int code, int was_killed)
         keeper.pause_msec = KEEPER_MAX_PAUSE_MSEC;
 }
 
-/* Collects whatever has ended: the daemon, one before it that took its time, the closer's. */
+/* Until when to sleep, in ms; -1: for ever. */
+static int keeper_timeout(void)
+{
+    long long now = keeper_now_msec(), until = keeper.start_at_msec;
+
+    if (keeper.daemon && keeper.give_up_msec)
+        until = keeper.give_up_msec;
+    else if (keeper.daemon && !keeper.is_ready)
+        until = now + KEEPER_LOOK_MSEC;
+    if (!until)
+        return -1;
+    return until > now ? (int)(until - now) : 0;
+}
+
+/* Collects whatever has ended: the daemon, one before it that took its time, the closer's. The next
+ * daemon is started before the last one is collected: if somebody has looked at its thousands of
+ * descriptors in /proc, the kernel takes tens of milliseconds for that. */
 static void keeper_collect(void)
 {
-    int status;
-    pid_t pid;
+    siginfo_t info = {0};
 
-    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-        closer_reaped(pid);
+    while (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid > 0) {
+        pid_t pid = info.si_pid;
+
         if (pid == keeper.daemon)
-            keeper_ended(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status),
-                         WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+            keeper_ended(info.si_code == CLD_EXITED ? info.si_status : 128 + info.si_status,
+                         info.si_code == CLD_KILLED && info.si_status == SIGKILL);
+        if (keeper.start_at_msec && keeper_timeout() == 0)
+            keeper_start();
+        waitpid(pid, NULL, 0);
+        closer_reaped(pid);
+        info.si_pid = 0;
     }
 }
 
@@ -448,20 +469,6 @@ static void keeper_on_signal(void)
         keeper_start();
         kill(keeper.daemon, SIGTERM);
     }
-}
-
-/* Until when to sleep, in ms; -1: for ever. */
-static int keeper_timeout(void)
-{
-    long long now = keeper_now_msec(), until = keeper.start_at_msec;
-
-    if (keeper.daemon && keeper.give_up_msec)
-        until = keeper.give_up_msec;
-    else if (keeper.daemon && !keeper.is_ready)
-        until = now + KEEPER_LOOK_MSEC;
-    if (!until)
-        return -1;
-    return until > now ? (int)(until - now) : 0;
 }
 
 /* ---- the beginning --------------------------------------------------------------------- */
