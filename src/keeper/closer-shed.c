@@ -22,6 +22,12 @@
 #define SHED_MARKS 5
 /* Files that are needed: this program's and the C library's. */
 #define SHED_FILES 2
+/* A sanitizer's own memory is needed by all code. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SHED_MAY 0
+#else
+#define SHED_MAY 1
+#endif
 
 /* A line of /proc/self/maps, see proc(5). */
 struct shed_line {
@@ -162,14 +168,12 @@ static void shed_each(struct shed *shed, int maps,
 
 void closer_shed(void)
 {
-/* the sanitizers' own memory is needed by all code */
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
     static int variable;
     struct shed shed = {
         .marks = {(unsigned long)&closer_shed, (unsigned long)&getppid, (unsigned long)&variable,
                   (unsigned long)&errno, (unsigned long)__builtin_frame_address(0)},
     };
-    int maps = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+    int maps = SHED_MAY ? open("/proc/self/maps", O_RDONLY | O_CLOEXEC) : -1;
 
     if (maps < 0)
         return;
@@ -178,5 +182,4 @@ void closer_shed(void)
     close(maps);
     for (int i = 0; i < shed.n_runs; i++)
         munmap((void *)shed.runs[i].begin, shed.runs[i].end - shed.runs[i].begin);
-#endif
 }
