@@ -42,17 +42,17 @@ static char *format_time(gint64 usec)
 static const char *format_status(gint32 status)
 {
     switch (status) {
-    case PR_STATUS_GOOD:
+    case SPC_STATUS_GOOD:
         return "GOOD";
-    case PR_STATUS_CHECK_CONDITION:
+    case SPC_STATUS_CHECK_CONDITION:
         return "CHECK CONDITION";
-    case PR_STATUS_BUSY:
+    case SPC_STATUS_BUSY:
         return "BUSY";
-    case PR_STATUS_RESERVATION_CONFLICT:
+    case SPC_STATUS_RESERVATION_CONFLICT:
         return "RESERVATION CONFLICT";
-    case PR_STATUS_TASK_SET_FULL:
+    case SPC_STATUS_TASK_SET_FULL:
         return "TASK SET FULL";
-    case PR_STATUS_TASK_ABORTED:
+    case SPC_STATUS_TASK_ABORTED:
         return "TASK ABORTED";
     default:
         return "unknown status";
@@ -61,9 +61,9 @@ static const char *format_status(gint32 status)
 
 static char *format_sense(const PrReply *reply)
 {
-    PrSense sense = pr_sense_read(reply->sense, PR_SENSE_BYTES);
+    SpcSense sense = pr_sense_read(reply->sense, SPC_SENSE_SIZE);
 
-    if (reply->status != PR_STATUS_CHECK_CONDITION)
+    if (reply->status != SPC_STATUS_CHECK_CONDITION)
         return NULL;
     return g_strdup_printf("%x/%02x/%02x", sense.key, sense.asc, sense.ascq);
 }
@@ -88,7 +88,7 @@ static void fields_add_peer(GArray *fields, const PrPeer *peer)
 
 static void fields_add_command(GArray *fields, const PrCommand *command)
 {
-    gboolean is_out = command->opcode == PR_OPCODE_OUT;
+    gboolean is_out = command->opcode == SPC_OUT_OPCODE;
 
     fields_add(fields, "device", *command->device->wwid ? g_strdup(command->device->wwid) : NULL,
                FALSE);
@@ -219,9 +219,9 @@ static char *journal_message(const PrRecord *record)
     if (peer && peer->pid > 0)
         g_string_append_printf(text, " (pid %d)", (int)peer->pid);
     g_string_append_printf(text, ": %s", pr_action_name(command->opcode, command->action));
-    if (command->opcode == PR_OPCODE_OUT && command->has_parameters)
+    if (command->opcode == SPC_OUT_OPCODE && command->has_parameters)
         g_string_append_printf(text, " key 0x%" G_GINT64_MODIFIER "x", command->parameters.key);
-    if (command->opcode == PR_OPCODE_OUT && command->has_parameters &&
+    if (command->opcode == SPC_OUT_OPCODE && command->has_parameters &&
         command->parameters.service_key)
         g_string_append_printf(text, " to 0x%" G_GINT64_MODIFIER "x",
                                command->parameters.service_key);

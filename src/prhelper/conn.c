@@ -235,7 +235,7 @@ static gboolean conn_write_reply(PrConn *conn, const PrReply *reply)
 /* The connection's own thread: what the reader has left to it. */
 static void conn_serve(PrConn *conn)
 {
-    uint8_t data[PR_DATA_BYTES]; /* of a request, or of its answer */
+    uint8_t data[SPC_LIST_MAX]; /* of a request, or of its answer */
     gboolean is_new = TRUE;
     PrCommand command;
 

@@ -84,7 +84,7 @@ typedef struct Dispatch {
     guint64 batch;
 } Dispatch;
 
-static void dispatch_refuse(Dispatch *self, PrSense sense, const char *reason)
+static void dispatch_refuse(Dispatch *self, SpcSense sense, const char *reason)
 {
     pr_reply_check_condition(self->reply, sense);
     self->reason = reason;
@@ -108,7 +108,7 @@ static void dispatch_execute_shared(Dispatch *self, const PrBackend *backend)
     if (begin_usec)
         pr_device_note_time(device, g_get_monotonic_time() - begin_usec);
     /* only what is true for everybody: a unit attention is told once */
-    shared->batch = self->reply->status == PR_STATUS_GOOD ? self->batch : 0;
+    shared->batch = self->reply->status == SPC_STATUS_GOOD ? self->batch : 0;
     shared->disk_sequence = device->disk_sequence;
     memcpy(shared->cdb, command->cdb, PR_CDB_BYTES);
     shared->reply = *self->reply;
@@ -124,14 +124,14 @@ static void dispatch_execute(Dispatch *self)
 
     if (reason) {
         /* "this device knows no reservations": a guest's cluster software then uses none */
-        dispatch_refuse(self, PR_SENSE_INVALID_OPCODE, reason);
+        dispatch_refuse(self, SPC_SENSE_INVALID_OPCODE, reason);
         return;
     }
     pr_policy_decide(config->policy, command, &self->decision);
     self->decided = TRUE;
     self->reason = self->decision.reason;
     if (self->decision.verdict == PR_REFUSE) {
-        if (self->decision.status == PR_STATUS_CHECK_CONDITION)
+        if (self->decision.status == SPC_STATUS_CHECK_CONDITION)
             pr_reply_check_condition(self->reply, self->decision.sense);
         else
             pr_reply_status(self->reply, self->decision.status);
@@ -139,7 +139,7 @@ static void dispatch_execute(Dispatch *self)
     }
     backend = dispatch_backend(config, command->device);
     if (!backend) {
-        dispatch_refuse(self, PR_SENSE_TARGET_FAILURE, "no back end works for such a device");
+        dispatch_refuse(self, SPC_SENSE_TARGET_FAILURE, "no back end works for such a device");
         return;
     }
     self->backend = backend->name;
@@ -162,7 +162,7 @@ static void dispatch_record(const Dispatch *self, gboolean is_disk)
                              .latency_usec =
                                  self->begin_usec ? g_get_monotonic_time() - self->begin_usec : 0};
 
-    if (self->command->opcode == PR_OPCODE_OUT || (self->reason && is_disk))
+    if (self->command->opcode == SPC_OUT_OPCODE || (self->reason && is_disk))
         pr_audit_record(self->config->audit, &record);
 }
 
@@ -174,12 +174,12 @@ static void dispatch_to_disk(Dispatch *self, int socket, const struct stat *st)
 
     command->device = pr_device_recall(command->fd, st->st_rdev, is_char);
     /* a command for several paths is several commands: only those of SCSI itself share a gate */
-    ticket.shared =
-        command->opcode == PR_OPCODE_IN && command->device && command->device->kind == PR_KIND_SCSI;
+    ticket.shared = command->opcode == SPC_IN_OPCODE && command->device &&
+                    command->device->kind == PR_KIND_SCSI;
     if (!pr_gate_enter(&ticket, st->st_rdev, is_char)) {
         if (!command->device)
             command->device = pr_device_none();
-        pr_reply_status(self->reply, PR_STATUS_BUSY);
+        pr_reply_status(self->reply, SPC_STATUS_BUSY);
         self->reason = "an earlier command to the device has not returned";
         dispatch_record(self, TRUE);
         return;
@@ -190,7 +190,7 @@ static void dispatch_to_disk(Dispatch *self, int socket, const struct stat *st)
         dispatch_execute(self);
     } else {
         command->device = pr_device_none();
-        dispatch_refuse(self, PR_SENSE_IO_PROCESS_TERMINATED, "the device is not in /sys");
+        dispatch_refuse(self, SPC_SENSE_IO_TERMINATED, "the device is not in /sys");
     }
     /* still inside, so that the log has a device's commands in their order */
     dispatch_record(self, TRUE);
@@ -206,7 +206,7 @@ static gboolean dispatch_is_disk(int fd, struct stat *ret_st)
 
 void pr_dispatch(const PrConfig *config, int socket, PrCommand *command, PrReply *reply)
 {
-    const gboolean is_out = command->opcode == PR_OPCODE_OUT;
+    const gboolean is_out = command->opcode == SPC_OUT_OPCODE;
     Dispatch self = {.config = config, .command = command, .reply = reply};
     struct stat st;
     gboolean is_disk;
@@ -223,10 +223,10 @@ void pr_dispatch(const PrConfig *config, int socket, PrCommand *command, PrReply
     } else {
         command->device = pr_device_none();
         if (is_out && !command->writable)
-            dispatch_refuse(&self, PR_SENSE_INVALID_OPCODE,
+            dispatch_refuse(&self, SPC_SENSE_INVALID_OPCODE,
                             "the descriptor is open for reading only");
         else
-            dispatch_refuse(&self, PR_SENSE_IO_PROCESS_TERMINATED, "the descriptor is no disk");
+            dispatch_refuse(&self, SPC_SENSE_IO_TERMINATED, "the descriptor is no disk");
         dispatch_record(&self, is_disk);
     }
     g_free(self.decision.reason);
@@ -252,11 +252,11 @@ gboolean pr_dispatch_at_once(const PrConfig *config, int socket, PrCommand *comm
     PrTicket ticket = {.command = command, .socket = socket, .shared = TRUE};
     struct stat st;
 
-    if (command->opcode != PR_OPCODE_IN)
+    if (command->opcode != SPC_IN_OPCODE)
         return FALSE;
     *reply = (PrReply){.data = shared->data};
     if (!dispatch_is_disk(command->fd, &st)) {
-        dispatch_refuse(&self, PR_SENSE_IO_PROCESS_TERMINATED, "the descriptor is no disk");
+        dispatch_refuse(&self, SPC_SENSE_IO_TERMINATED, "the descriptor is no disk");
         return TRUE;
     }
     command->device = dispatch_quick_device(command, &st);

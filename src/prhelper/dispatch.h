@@ -31,7 +31,7 @@ typedef struct PrShared {
     uint8_t cdb[PR_CDB_BYTES];
     uint64_t disk_sequence;
     PrReply reply; /**< its data is in `data` */
-    uint8_t data[PR_DATA_BYTES];
+    uint8_t data[SPC_LIST_MAX];
 } PrShared;
 
 /**

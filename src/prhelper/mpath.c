@@ -50,11 +50,11 @@ static gboolean mpath_takes(const PrConfig *config, const PrDevice *device)
 /* A path that failed under the command: whoever looks for another one may have an answer. */
 static gboolean mpath_is_path_failure(const PrReply *reply)
 {
-    PrSense sense;
+    SpcSense sense;
 
-    if (reply->status != PR_STATUS_CHECK_CONDITION)
-        return reply->status == PR_STATUS_BUSY;
-    sense = pr_sense_read(reply->sense, PR_SENSE_BYTES);
+    if (reply->status != SPC_STATUS_CHECK_CONDITION)
+        return reply->status == SPC_STATUS_BUSY;
+    sense = pr_sense_read(reply->sense, SPC_SENSE_SIZE);
     /* logical unit not supported (the path has gone), aborted command, a reset on its way */
     return (sense.key == 0x05 && sense.asc == 0x25) || sense.key == 0x0b || sense.key == 0x06;
 }
@@ -64,7 +64,7 @@ static void mpath_read(const PrConfig *config, const PrCommand *command, PrReply
     pr_sg_execute(command->fd, command->cdb, NULL, command->length, TRUE, reply);
     if (mpath_is_path_failure(reply))
         pr_worker_execute(MPATH_MAP, MPATH_USE_PATHS, command, reply);
-    if (command->action == SPC_IN_CAPABILITIES && reply->status == PR_STATUS_GOOD &&
+    if (command->action == SPC_IN_CAPABILITIES && reply->status == SPC_STATUS_GOOD &&
         reply->size >= 6 && (reply->data[3] & 0x80))
         reply->data[4] &= (uint8_t) ~(CAPABILITY_WE | CAPABILITY_EA);
 }
@@ -73,10 +73,10 @@ static void mpath_execute(const PrConfig *config, const PrCommand *command, PrRe
 {
     gboolean library = mpath_library && config->multipath != PR_MULTIPATH_PATHS;
 
-    if (mpath_broken && command->opcode == PR_OPCODE_OUT) {
+    if (mpath_broken && command->opcode == SPC_OUT_OPCODE) {
         g_message("%s: %s", command->device->name, mpath_broken);
-        pr_reply_check_condition(reply, PR_SENSE_TARGET_FAILURE);
-    } else if (command->opcode == PR_OPCODE_IN)
+        pr_reply_check_condition(reply, SPC_SENSE_TARGET_FAILURE);
+    } else if (command->opcode == SPC_IN_OPCODE)
         mpath_read(config, command, reply);
     else
         pr_worker_execute(MPATH_MAP, library ? MPATH_USE_LIBRARY : MPATH_USE_PATHS, command, reply);

@@ -129,15 +129,15 @@ static const PrRule *policy_find_rule(const PrPolicy *policy, const PrCommand *c
 
 /* ---- decisions ------------------------------------------------------------------------------- */
 
-static void policy_refuse(PrDecision *decision, int32_t status, PrSense sense, char *reason)
+static void policy_refuse(PrDecision *decision, int32_t status, SpcSense sense, char *reason)
 {
     *decision =
         (PrDecision){.verdict = PR_REFUSE, .status = status, .sense = sense, .reason = reason};
 }
 
-static void policy_refuse_sense(PrDecision *decision, PrSense sense, char *reason)
+static void policy_refuse_sense(PrDecision *decision, SpcSense sense, char *reason)
 {
-    policy_refuse(decision, PR_STATUS_CHECK_CONDITION, sense, reason);
+    policy_refuse(decision, SPC_STATUS_CHECK_CONDITION, sense, reason);
 }
 
 static gboolean policy_is_preempt(const PrCommand *command)
@@ -158,13 +158,13 @@ static void policy_decide_keys(const PrRule *rule, const PrCommand *command, PrD
     gboolean speaks = command->action != SPC_OUT_REGISTER_IGNORE && parameters->key != 0;
 
     if (speaks && !pr_rule_has_key(rule, parameters->key))
-        policy_refuse(decision, PR_STATUS_RESERVATION_CONFLICT, (PrSense){0},
+        policy_refuse(decision, SPC_STATUS_RESERVATION_CONFLICT, (SpcSense){0},
                       g_strdup_printf("key 0x%" G_GINT64_MODIFIER "x is not one of this VM's, line "
                                       "%u of pr_rules",
                                       parameters->key, rule->line));
     else if (policy_is_register(command) && parameters->service_key != 0 &&
              !pr_rule_has_key(rule, parameters->service_key))
-        policy_refuse_sense(decision, PR_SENSE_INVALID_FIELD_IN_PARAMETERS,
+        policy_refuse_sense(decision, SPC_SENSE_INVALID_FIELD_IN_PARAMETERS,
                             g_strdup_printf("this VM must not register key 0x%" G_GINT64_MODIFIER
                                             "x, line %u of pr_rules",
                                             parameters->service_key, rule->line));
@@ -183,15 +183,15 @@ static gboolean policy_is_foreign(const PrRule *rule, const PrCommand *command)
 static void policy_decide_out(const PrRule *rule, const PrCommand *command, PrDecision *decision)
 {
     if (!command->has_parameters)
-        policy_refuse_sense(decision, PR_SENSE_INVALID_FIELD_IN_PARAMETERS,
+        policy_refuse_sense(decision, SPC_SENSE_INVALID_FIELD_IN_PARAMETERS,
                             g_strdup("the command cannot be understood, and rules apply to it"));
     else if (command->action == SPC_OUT_CLEAR && !rule->clear)
-        policy_refuse_sense(decision, PR_SENSE_ACCESS_DENIED,
+        policy_refuse_sense(decision, SPC_SENSE_ACCESS_DENIED,
                             g_strdup_printf("this VM must not clear reservations, line %u of "
                                             "pr_rules",
                                             rule->line));
     else if (policy_is_preempt(command) && !rule->preempt && policy_is_foreign(rule, command))
-        policy_refuse_sense(decision, PR_SENSE_ACCESS_DENIED,
+        policy_refuse_sense(decision, SPC_SENSE_ACCESS_DENIED,
                             g_strdup_printf("this VM must not preempt the key of others, line %u "
                                             "of pr_rules",
                                             rule->line));
@@ -205,12 +205,12 @@ static void policy_decide_rules(const PrPolicy *policy, const PrCommand *command
     const PrRule *rule = policy_find_rule(policy, command);
 
     if (!rule)
-        policy_refuse_sense(decision, PR_SENSE_ACCESS_DENIED,
+        policy_refuse_sense(decision, SPC_SENSE_ACCESS_DENIED,
                             g_strdup("no rule of pr_rules gives this LUN to this VM"));
     else if (rule->deny)
-        policy_refuse_sense(decision, PR_SENSE_ACCESS_DENIED,
+        policy_refuse_sense(decision, SPC_SENSE_ACCESS_DENIED,
                             g_strdup_printf("line %u of pr_rules denies it", rule->line));
-    else if (command->opcode == PR_OPCODE_OUT)
+    else if (command->opcode == SPC_OUT_OPCODE)
         policy_decide_out(rule, command, decision);
 }
 
@@ -277,7 +277,8 @@ static void policy_decide_second(PrPolicy *policy, const PrCommand *command, PrD
     if (!reason)
         return;
     if (policy->second_vm == PR_SECOND_REFUSE)
-        policy_refuse_sense(decision, PR_SENSE_INSUFFICIENT_REGISTRATION, g_steal_pointer(&reason));
+        policy_refuse_sense(decision, SPC_SENSE_INSUFFICIENT_REGISTRATION,
+                            g_steal_pointer(&reason));
     else
         *decision = (PrDecision){.verdict = PR_WARN, .reason = g_steal_pointer(&reason)};
 }
@@ -289,7 +290,7 @@ void pr_policy_decide(PrPolicy *policy, const PrCommand *command, PrDecision *re
         policy_decide_rules(policy, command, ret_decision);
     /* Taking a registration away harms nobody else. */
     if (ret_decision->verdict == PR_ALLOW && policy->second_vm != PR_SECOND_ALLOW &&
-        command->opcode == PR_OPCODE_OUT && policy_is_register(command) &&
+        command->opcode == SPC_OUT_OPCODE && policy_is_register(command) &&
         command->has_parameters && command->parameters.service_key != 0 && command->peer->pid > 0)
         policy_decide_second(policy, command, ret_decision);
 }
@@ -317,8 +318,8 @@ void pr_policy_note(PrPolicy *policy, const PrCommand *command, const PrReply *r
     g_autofree char *lun = NULL;
     gboolean leaves;
 
-    if (policy->second_vm == PR_SECOND_ALLOW || command->opcode != PR_OPCODE_OUT ||
-        reply->status != PR_STATUS_GOOD || !command->has_parameters || command->peer->pid <= 0 ||
+    if (policy->second_vm == PR_SECOND_ALLOW || command->opcode != SPC_OUT_OPCODE ||
+        reply->status != SPC_STATUS_GOOD || !command->has_parameters || command->peer->pid <= 0 ||
         command->peer->pidfd < 0)
         return;
     lun = policy_lun(command->device);

@@ -7,10 +7,6 @@
 #include "prhelper/spc-in.h"
 #include "prhelper/spc-out.h"
 
-/* prhelper.h has names of its own for the same numbers. */
-G_STATIC_ASSERT(PR_OPCODE_OUT == SPC_OUT_OPCODE && PR_OPCODE_IN == SPC_IN_OPCODE);
-G_STATIC_ASSERT(PR_SENSE_BYTES == SPC_SENSE_SIZE && PR_DATA_BYTES == SPC_LIST_MAX);
-
 void pr_out_parse(PrCommand *command)
 {
     SpcOut out;
@@ -33,7 +29,7 @@ void pr_out_parse(PrCommand *command)
 
 const char *pr_action_name(uint8_t opcode, uint8_t action)
 {
-    return opcode == PR_OPCODE_OUT ? spc_out_action_name(action) : spc_in_action_name(action);
+    return opcode == SPC_OUT_OPCODE ? spc_out_action_name(action) : spc_in_action_name(action);
 }
 
 const char *pr_type_name(uint8_t type)

@@ -26,48 +26,15 @@
 #include <sys/types.h>
 
 #include "prhelper/spc-in.h"
+#include "prhelper/spc-out.h"
 
 G_BEGIN_DECLS
 
-/* ---- sizes of the protocol (docs/interop of QEMU: pr-helper) ----------------------------- */
+/* ---- sizes; those of SCSI are in spc-out.h and spc-sense.h -------------------------------- */
 
+/** Of a CDB in the protocol (docs/interop of QEMU: pr-helper). */
 #define PR_CDB_BYTES 16
-#define PR_SENSE_BYTES 96
-/** The longest parameter list or answer, in bytes. */
-#define PR_DATA_BYTES 8192
 #define PR_STACK_BYTES (256 * 1024)
-
-/* ---- SCSI: SAM-5, SPC-4 ------------------------------------------------------------------ */
-
-#define PR_OPCODE_IN 0x5e
-#define PR_OPCODE_OUT 0x5f
-
-typedef enum PrStatus {
-    PR_STATUS_GOOD = 0x00,
-    PR_STATUS_CHECK_CONDITION = 0x02,
-    PR_STATUS_BUSY = 0x08, /**< nothing was done, try again later */
-    PR_STATUS_RESERVATION_CONFLICT = 0x18,
-    PR_STATUS_TASK_SET_FULL = 0x28,
-    PR_STATUS_TASK_ABORTED = 0x40,
-} PrStatus;
-
-/** What a CHECK CONDITION says: sense key, additional sense code and its qualifier. */
-typedef struct PrSense {
-    uint8_t key;
-    uint8_t asc;
-    uint8_t ascq;
-} PrSense;
-
-/** The sense data that the helper itself makes; what a device said is passed on as it is. */
-#define PR_SENSE_INVALID_OPCODE ((PrSense){0x05, 0x20, 0x00})
-#define PR_SENSE_INVALID_FIELD_IN_CDB ((PrSense){0x05, 0x24, 0x00})
-#define PR_SENSE_INVALID_FIELD_IN_PARAMETERS ((PrSense){0x05, 0x26, 0x00})
-#define PR_SENSE_PARAMETER_LIST_LENGTH ((PrSense){0x05, 0x1a, 0x00})
-#define PR_SENSE_ACCESS_DENIED ((PrSense){0x05, 0x20, 0x02}) /**< no access rights */
-#define PR_SENSE_INSUFFICIENT_REGISTRATION ((PrSense){0x05, 0x55, 0x04})
-#define PR_SENSE_TARGET_FAILURE ((PrSense){0x04, 0x44, 0x00})
-#define PR_SENSE_IO_PROCESS_TERMINATED ((PrSense){0x0b, 0x00, 0x06})
-#define PR_SENSE_LUN_COMMUNICATION_FAILURE ((PrSense){0x0b, 0x08, 0x00})
 
 /* ---- who asks ---------------------------------------------------------------------------- */
 
@@ -141,7 +108,7 @@ typedef struct PrOutParameters {
 /** A request that was read whole. Lives in its connection, for one command at a time. */
 typedef struct PrCommand {
     uint8_t cdb[PR_CDB_BYTES];
-    uint8_t opcode;  /**< PR_OPCODE_IN or PR_OPCODE_OUT, nothing else gets here */
+    uint8_t opcode;  /**< SPC_IN_OPCODE or SPC_OUT_OPCODE, nothing else gets here */
     uint8_t action;  /**< SpcOutAction or SpcInAction, or a number that is neither */
     uint8_t scope;   /**< OUT: CDB byte 2, high half */
     uint8_t type;    /**< OUT: CDB byte 2, low half: 1 WE, 3 EA, 5 WERO, 6 EARO, 7 WEAR, 8 EAAR */
@@ -172,14 +139,14 @@ const char *pr_type_name(uint8_t type);
 
 /** An answer, in the connection's memory. All zero is GOOD without data. */
 typedef struct PrReply {
-    int32_t status;                /**< a PrStatus, or what else the device said */
-    uint8_t sense[PR_SENSE_BYTES]; /**< fixed format (SPC-4, 4.5.3); with CHECK CONDITION only */
+    int32_t status;                /**< a SpcStatus, or what else the device said */
+    uint8_t sense[SPC_SENSE_SIZE]; /**< fixed format (SPC-4, 4.5.3); with CHECK CONDITION only */
     uint32_t size;                 /**< bytes at `data`; only with GOOD, at most the length asked */
-    uint8_t *data;                 /**< PR_DATA_BYTES, owned by the connection; never NULL */
+    uint8_t *data;                 /**< SPC_LIST_MAX, owned by the connection; never NULL */
 } PrReply;
 
 /** Makes the reply a CHECK CONDITION with fixed-format sense data. */
-void pr_reply_check_condition(PrReply *reply, PrSense sense);
+void pr_reply_check_condition(PrReply *reply, SpcSense sense);
 
 /** Makes the reply a bare status without data and sense. */
 void pr_reply_status(PrReply *reply, int32_t status);
@@ -188,10 +155,10 @@ void pr_reply_status(PrReply *reply, int32_t status);
  * Turns descriptor-format sense data (72h, 73h) of `len` bytes into fixed format; fixed format is
  * copied. `sense` and `ret_sense` may be the same. Pure. SPC-4, 4.5. In sense.c.
  */
-void pr_sense_to_fixed(const uint8_t *sense, gsize len, uint8_t ret_sense[PR_SENSE_BYTES]);
+void pr_sense_to_fixed(const uint8_t *sense, gsize len, uint8_t ret_sense[SPC_SENSE_SIZE]);
 
 /** The key, code and qualifier of sense data in either format; all 0 when there are none. */
-PrSense pr_sense_read(const uint8_t *sense, gsize len);
+SpcSense pr_sense_read(const uint8_t *sense, gsize len);
 
 /* ---- back ends --------------------------------------------------------------------------- */
 
@@ -288,7 +255,7 @@ typedef enum PrVerdict {
 typedef struct PrDecision {
     PrVerdict verdict;
     int32_t status; /**< with PR_REFUSE: CHECK CONDITION (then `sense`), RESERVATION CONFLICT… */
-    PrSense sense;
+    SpcSense sense;
     char *reason; /**< one sentence, the caller frees it; NULL with PR_ALLOW */
 } PrDecision;
 

@@ -11,9 +11,9 @@ void pr_reply_status(PrReply *reply, int32_t status)
     memset(reply->sense, 0, sizeof(reply->sense));
 }
 
-void pr_reply_check_condition(PrReply *reply, PrSense sense)
+void pr_reply_check_condition(PrReply *reply, SpcSense sense)
 {
-    pr_reply_status(reply, PR_STATUS_CHECK_CONDITION);
+    pr_reply_status(reply, SPC_STATUS_CHECK_CONDITION);
     /* fixed format, current error (SPC-4, 4.5.3): what qemu-pr-helper sends, byte for byte */
     reply->sense[0] = 0x70;
     reply->sense[2] = sense.key;

@@ -5,17 +5,17 @@
 #include "prhelper/prhelper.h"
 #include "prhelper/spc-sense.h"
 
-PrSense pr_sense_read(const uint8_t *sense, gsize len)
+SpcSense pr_sense_read(const uint8_t *sense, gsize len)
 {
     SpcSense read;
 
     spc_sense_read(sense, len, &read);
-    return (PrSense){read.key, read.asc, read.ascq};
+    return read;
 }
 
-void pr_sense_to_fixed(const uint8_t *sense, gsize len, uint8_t ret_sense[PR_SENSE_BYTES])
+void pr_sense_to_fixed(const uint8_t *sense, gsize len, uint8_t ret_sense[SPC_SENSE_SIZE])
 {
-    uint8_t copy[PR_SENSE_BYTES] = {0};
+    uint8_t copy[SPC_SENSE_SIZE] = {0};
     SpcSense read;
     gsize size = MIN(len, sizeof(copy));
 

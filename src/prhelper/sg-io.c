@@ -50,11 +50,11 @@ enum {
     SG_DRIVER_TIME_OUT = 0x06,
 };
 
-static const PrSense sense_not_responding = {0x05, 0x25, 0x00}; /* logical unit not supported */
-static const PrSense sense_timeout = {0x0b, 0x2e, 0x02}; /* command timeout during processing */
-static const PrSense sense_aborted = {0x0b, 0x2f, 0x02}; /* commands cleared by device server */
-static const PrSense sense_reset = {0x06, 0x29, 0x00};
-static const PrSense sense_nexus_lost = {0x06, 0x29, 0x07};
+static const SpcSense sense_not_responding = {0x05, 0x25, 0x00}; /* logical unit not supported */
+static const SpcSense sense_timeout = {0x0b, 0x2e, 0x02}; /* command timeout during processing */
+static const SpcSense sense_aborted = {0x0b, 0x2f, 0x02}; /* commands cleared by device server */
+static const SpcSense sense_reset = {0x06, 0x29, 0x00};
+static const SpcSense sense_nexus_lost = {0x06, 0x29, 0x07};
 
 /* Whatever the transport says but "all is well". */
 static void sg_reply_host_status(PrReply *reply, unsigned host_status)
@@ -69,7 +69,7 @@ static void sg_reply_host_status(PrReply *reply, unsigned host_status)
     case SG_HOST_SOFT_ERROR:
     case SG_HOST_IMM_RETRY:
     case SG_HOST_REQUEUE:
-        pr_reply_status(reply, PR_STATUS_BUSY);
+        pr_reply_status(reply, SPC_STATUS_BUSY);
         return;
     case SG_HOST_TIME_OUT:
         pr_reply_check_condition(reply, sense_timeout);
@@ -84,13 +84,13 @@ static void sg_reply_host_status(PrReply *reply, unsigned host_status)
         pr_reply_check_condition(reply, sense_nexus_lost);
         return;
     case SG_HOST_TARGET_FAILURE:
-        pr_reply_check_condition(reply, PR_SENSE_TARGET_FAILURE);
+        pr_reply_check_condition(reply, SPC_SENSE_TARGET_FAILURE);
         return;
     case SG_HOST_NEXUS_FAILURE:
-        pr_reply_status(reply, PR_STATUS_RESERVATION_CONFLICT);
+        pr_reply_status(reply, SPC_STATUS_RESERVATION_CONFLICT);
         return;
     default:
-        pr_reply_check_condition(reply, PR_SENSE_LUN_COMMUNICATION_FAILURE);
+        pr_reply_check_condition(reply, SPC_SENSE_LUN_COMM_FAILURE);
     }
 }
 
@@ -99,20 +99,20 @@ static void sg_reply(PrReply *reply, const struct sg_io_hdr *io, uint16_t length
     uint32_t done = io->resid > 0 ? length - MIN(length, (uint32_t)io->resid) : length;
 
     /* With sense data the device has spoken, whatever the layers above made of it. */
-    if (io->status == PR_STATUS_CHECK_CONDITION && io->sb_len_wr > 0) {
-        reply->status = PR_STATUS_CHECK_CONDITION; /* the kernel has written into reply->sense */
-    } else if (io->status == PR_STATUS_RESERVATION_CONFLICT) {
-        pr_reply_status(reply, PR_STATUS_RESERVATION_CONFLICT);
+    if (io->status == SPC_STATUS_CHECK_CONDITION && io->sb_len_wr > 0) {
+        reply->status = SPC_STATUS_CHECK_CONDITION; /* the kernel has written into reply->sense */
+    } else if (io->status == SPC_STATUS_RESERVATION_CONFLICT) {
+        pr_reply_status(reply, SPC_STATUS_RESERVATION_CONFLICT);
     } else if (io->host_status != SG_HOST_OK) {
         sg_reply_host_status(reply, io->host_status);
     } else if ((io->driver_status & SG_DRIVER_MASK) == SG_DRIVER_TIME_OUT) {
         pr_reply_check_condition(reply, sense_timeout);
-    } else if (io->status == PR_STATUS_CHECK_CONDITION) {
+    } else if (io->status == SPC_STATUS_CHECK_CONDITION) {
         /* a device that does not say why: QEMU would take the zeros for "no error" */
-        pr_reply_check_condition(reply, PR_SENSE_IO_PROCESS_TERMINATED);
+        pr_reply_check_condition(reply, SPC_SENSE_IO_TERMINATED);
     } else {
         pr_reply_status(reply, io->status);
-        if (io->status == PR_STATUS_GOOD && io->dxfer_direction == SG_DXFER_FROM_DEV)
+        if (io->status == SPC_STATUS_GOOD && io->dxfer_direction == SG_DXFER_FROM_DEV)
             reply->size = done;
     }
 }
@@ -124,7 +124,7 @@ static void sg_execute_once(int fd, const uint8_t cdb[PR_CDB_BYTES], const uint8
         .interface_id = 'S',
         .cmd_len = PR_CDB_BYTES,
         .cmdp = (unsigned char *)cdb,
-        .mx_sb_len = PR_SENSE_BYTES,
+        .mx_sb_len = SPC_SENSE_SIZE,
         .sbp = reply->sense,
         .dxfer_direction = SG_DXFER_NONE,
         .timeout = PR_SG_TIMEOUT_MSEC,
@@ -138,7 +138,7 @@ static void sg_execute_once(int fd, const uint8_t cdb[PR_CDB_BYTES], const uint8
         io.dxferp = parameters ? (void *)parameters : reply->data;
     }
     if (ioctl(fd, SG_IO, &io) < 0)
-        pr_reply_check_condition(reply, PR_SENSE_IO_PROCESS_TERMINATED);
+        pr_reply_check_condition(reply, SPC_SENSE_IO_TERMINATED);
     else
         sg_reply(reply, &io, length);
 }
@@ -146,9 +146,9 @@ static void sg_execute_once(int fd, const uint8_t cdb[PR_CDB_BYTES], const uint8
 /* Nothing was done, and the same command may well succeed when it is sent again. */
 static gboolean sg_is_transient(const PrReply *reply)
 {
-    return reply->status == PR_STATUS_BUSY || reply->status == PR_STATUS_TASK_SET_FULL ||
-           (reply->status == PR_STATUS_CHECK_CONDITION &&
-            pr_sense_read(reply->sense, PR_SENSE_BYTES).key == 0x06);
+    return reply->status == SPC_STATUS_BUSY || reply->status == SPC_STATUS_TASK_SET_FULL ||
+           (reply->status == SPC_STATUS_CHECK_CONDITION &&
+            pr_sense_read(reply->sense, SPC_SENSE_SIZE).key == 0x06);
 }
 
 void pr_sg_execute(int fd, const uint8_t cdb[PR_CDB_BYTES], const uint8_t *parameters,
@@ -158,7 +158,7 @@ void pr_sg_execute(int fd, const uint8_t cdb[PR_CDB_BYTES], const uint8_t *param
 
     sg_execute_once(fd, cdb, parameters, length, reply);
     for (int i = 1; retry_attention && i < PR_SG_ATTEMPTS && sg_is_transient(reply); i++) {
-        if (reply->status != PR_STATUS_CHECK_CONDITION)
+        if (reply->status != SPC_STATUS_CHECK_CONDITION)
             nanosleep(&pause, NULL);
         sg_execute_once(fd, cdb, parameters, length, reply);
     }
@@ -175,7 +175,7 @@ static gboolean sg_takes(const PrConfig *config, const PrDevice *device)
 
 static void sg_execute(const PrConfig *config, const PrCommand *command, PrReply *reply)
 {
-    const uint8_t *parameters = command->opcode == PR_OPCODE_OUT ? command->data : NULL;
+    const uint8_t *parameters = command->opcode == SPC_OUT_OPCODE ? command->data : NULL;
 
     (void)config;
     pr_sg_execute(command->fd, command->cdb, parameters, command->length, FALSE, reply);

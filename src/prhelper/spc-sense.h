@@ -14,12 +14,14 @@
 #define SPC_SENSE_FIXED_SIZE 18
 
 /** Status codes of SAM-5. */
-enum {
+typedef enum SpcStatus {
     SPC_STATUS_GOOD = 0x00,
     SPC_STATUS_CHECK_CONDITION = 0x02,
-    SPC_STATUS_BUSY = 0x08,
+    SPC_STATUS_BUSY = 0x08, /**< nothing was done, try again later */
     SPC_STATUS_RESERVATION_CONFLICT = 0x18,
-};
+    SPC_STATUS_TASK_SET_FULL = 0x28,
+    SPC_STATUS_TASK_ABORTED = 0x40,
+} SpcStatus;
 
 /** A sense key with its additional code and qualifier. */
 typedef struct SpcSense {

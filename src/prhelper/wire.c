@@ -22,23 +22,23 @@ gboolean pr_wire_read_cdb(const uint8_t cdb[PR_CDB_BYTES], PrCommand *command)
     /* SPC-4 has a parameter list length of four bytes for OUT, but QEMU 7.2's helper looks at the
      * same two as for IN; a list that does not fit into these is too long anyhow. */
     command->length = (uint16_t)(cdb[7] << 8 | cdb[8]);
-    if (command->opcode == PR_OPCODE_OUT) {
+    if (command->opcode == SPC_OUT_OPCODE) {
         command->scope = cdb[2] >> 4;
         command->type = cdb[2] & 0x0f;
-    } else if (command->opcode != PR_OPCODE_IN) {
+    } else if (command->opcode != SPC_IN_OPCODE) {
         return FALSE;
     }
-    return command->length <= PR_DATA_BYTES;
+    return command->length <= SPC_LIST_MAX;
 }
 
 gsize pr_wire_parameters(const PrCommand *command)
 {
-    return command->opcode == PR_OPCODE_OUT ? command->length : 0;
+    return command->opcode == SPC_OUT_OPCODE ? command->length : 0;
 }
 
 void pr_wire_write_reply(const PrReply *reply, uint8_t ret_bytes[PR_WIRE_REPLY_BYTES])
 {
     wire_put_u32(ret_bytes, (uint32_t)reply->status);
     wire_put_u32(ret_bytes + 4, reply->size);
-    memcpy(ret_bytes + 8, reply->sense, PR_SENSE_BYTES);
+    memcpy(ret_bytes + 8, reply->sense, SPC_SENSE_SIZE);
 }

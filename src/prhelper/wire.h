@@ -18,7 +18,7 @@
 G_BEGIN_DECLS
 
 #define PR_WIRE_FEATURES_BYTES 4
-#define PR_WIRE_REPLY_BYTES (4 + 4 + PR_SENSE_BYTES)
+#define PR_WIRE_REPLY_BYTES (4 + 4 + SPC_SENSE_SIZE)
 
 /**
  * Reads a CDB into `command`: all that follows from it alone, the rest becomes zero. FALSE when it

@@ -125,7 +125,7 @@ void pr_worker_stop(void)
 static int worker_send(uint32_t kind, uint32_t use, const PrCommand *command, int answer_socket)
 {
     MpathRequest request = {.kind = kind, .use = use, .size = command->length};
-    gboolean is_out = command->opcode == PR_OPCODE_OUT;
+    gboolean is_out = command->opcode == SPC_OUT_OPCODE;
     struct iovec parts[2] = {
         {.iov_base = &request, .iov_len = offsetof(MpathRequest, list)},
         {.iov_base = (void *)(uintptr_t)command->data, .iov_len = is_out ? command->length : 0}};
@@ -176,8 +176,8 @@ static void worker_reply(const PrCommand *command, const MpathAnswer *answer, Pr
                   pr_action_name(command->opcode, command->action), answer->note);
     reply->status = answer->status;
     memcpy(reply->sense, answer->sense, sizeof(reply->sense));
-    if (answer->status == PR_STATUS_GOOD && command->opcode == PR_OPCODE_IN) {
-        reply->size = MIN(MIN(answer->size, command->length), PR_DATA_BYTES);
+    if (answer->status == SPC_STATUS_GOOD && command->opcode == SPC_IN_OPCODE) {
+        reply->size = MIN(MIN(answer->size, command->length), SPC_LIST_MAX);
         memcpy(reply->data, answer->data, reply->size);
     }
 }
@@ -204,5 +204,5 @@ void pr_worker_execute(uint32_t kind, uint32_t use, const PrCommand *command, Pr
               result == 0        ? "the process that carries it out has died"
               : result == -EPIPE ? WORKER_NAME " does not run any more; restart the helper"
                                  : g_strerror(-result));
-    pr_reply_check_condition(reply, PR_SENSE_LUN_COMMUNICATION_FAILURE);
+    pr_reply_check_condition(reply, SPC_SENSE_LUN_COMM_FAILURE);
 }

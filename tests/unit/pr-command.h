@@ -36,7 +36,7 @@ static inline void set_up(Fixture *f, SpcOutAction action, guint64 key, guint64 
                  .vm = (char *)"web1"},
         .device = {.kind = PR_KIND_SCSI, .name = (char *)"sdb", .wwid = (char *)"naa.6001405aa"}};
     spc_out_build(&out, f->command.cdb, f->list);
-    f->command.opcode = PR_OPCODE_OUT;
+    f->command.opcode = SPC_OUT_OPCODE;
     f->command.action = (uint8_t)action;
     f->command.type = SPC_WRITE_EXCLUSIVE_REGISTRANTS;
     f->command.length = SPC_OUT_LIST_SIZE;

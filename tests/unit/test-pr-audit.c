@@ -41,7 +41,7 @@ static void test_format(void)
                     "status=0 verdict=allowed backend=sg-io latency_usec=48211\n");
     record.backend = NULL;
     record.reason = "no";
-    f.reply.status = PR_STATUS_CHECK_CONDITION;
+    f.reply.status = SPC_STATUS_CHECK_CONDITION;
     memcpy(f.reply.sense, "\x70\0\x05\0\0\0\0\x0a\0\0\0\0\x20\x02", 14);
     f.peer.vm = NULL;
     json = pr_audit_format_json(&record);

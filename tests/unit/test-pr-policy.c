@@ -45,7 +45,7 @@ static char *decide(PrPolicy *policy, const Fixture *f)
         text = g_strdup("");
     else if (decision.verdict == PR_WARN)
         text = g_strdup("warn");
-    else if (decision.status == PR_STATUS_RESERVATION_CONFLICT)
+    else if (decision.status == SPC_STATUS_RESERVATION_CONFLICT)
         text = g_strdup("conflict");
     else
         text = g_strdup_printf("%x/%02x/%02x", decision.sense.key, decision.sense.asc,
@@ -164,7 +164,7 @@ static void test_reading_has_rules_too(void)
     Fixture f;
 
     set_up(&f, SPC_OUT_REGISTER, 0, 1);
-    f.command.opcode = PR_OPCODE_IN;
+    f.command.opcode = SPC_IN_OPCODE;
     found = decide(policy, &f);
     g_assert_cmpstr(found, ==, "5/20/02");
     pr_policy_free(policy);

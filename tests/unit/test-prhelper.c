@@ -34,7 +34,7 @@ static void test_wire_cdb(void)
     PrCommand command;
 
     g_assert_true(pr_wire_read_cdb(out, &command));
-    g_assert_cmpint(command.opcode, ==, PR_OPCODE_OUT);
+    g_assert_cmpint(command.opcode, ==, SPC_OUT_OPCODE);
     g_assert_cmpint(command.action, ==, SPC_OUT_PREEMPT); /* the high bits are reserved */
     g_assert_cmpint(command.scope, ==, 3);
     g_assert_cmpint(command.type, ==, 5);
@@ -44,7 +44,7 @@ static void test_wire_cdb(void)
 
     g_assert_true(pr_wire_read_cdb(in, &command));
     g_assert_cmpint(command.action, ==, SPC_IN_FULL_STATUS);
-    g_assert_cmpint(command.length, ==, PR_DATA_BYTES);
+    g_assert_cmpint(command.length, ==, SPC_LIST_MAX);
     g_assert_cmpuint(pr_wire_parameters(&command), ==, 0);
     in[8] = 1; /* one more than there may be */
     g_assert_false(pr_wire_read_cdb(in, &command));
@@ -63,11 +63,11 @@ static void test_wire_reply(void)
 
     pr_wire_write_reply(&reply, bytes);
     g_assert_true(memcmp(bytes, "\0\0\0\0\0\0\1\2", 8) == 0);
-    pr_reply_check_condition(&reply, (PrSense){0x05, 0x26, 0x04});
+    pr_reply_check_condition(&reply, (SpcSense){0x05, 0x26, 0x04});
     pr_wire_write_reply(&reply, bytes);
     g_assert_true(memcmp(bytes, "\0\0\0\2\0\0\0\0", 8) == 0);
     g_assert_true(memcmp(bytes + 8, sense, sizeof(sense)) == 0);
-    pr_reply_status(&reply, PR_STATUS_BUSY);
+    pr_reply_status(&reply, SPC_STATUS_BUSY);
     pr_wire_write_reply(&reply, bytes);
     g_assert_cmpint(bytes[3], ==, 8);
     for (gsize i = 8; i < sizeof(bytes); i++)
@@ -350,7 +350,7 @@ static void *gate_same_device(void *data)
 static void test_gate_stuck(void)
 {
     PrPeer peer = {.pid = 1};
-    PrCommand command = {.opcode = PR_OPCODE_OUT, .peer = &peer};
+    PrCommand command = {.opcode = SPC_OUT_OPCODE, .peer = &peer};
     PrTicket stuck = {.command = &command, .socket = -1};
 
     g_assert_true(pr_gate_enter(&stuck, makedev(8, 0), FALSE));

@@ -416,8 +416,8 @@ static void test_sense_to_fixed(void)
 {
     static const uint8_t descriptor[8] = {0x73, 0x06, 0x29, 0x03};
     static const uint8_t fixed[20] = {0x70, 0, 6, 0, 0, 0, 0, 12, 0, 0, 0, 0, 0x2a, 0x03, [19] = 7};
-    uint8_t sense[PR_SENSE_BYTES] = {0};
-    PrSense read;
+    uint8_t sense[SPC_SENSE_SIZE] = {0};
+    SpcSense read;
 
     pr_sense_to_fixed(descriptor, 8, sense);
     g_assert_cmphex(sense[0], ==, 0x71);
