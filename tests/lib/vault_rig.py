@@ -4,11 +4,14 @@
 A test file imports the fixtures that it uses.
 """
 
+import json
 import os
+import shutil
 import signal
 from contextlib import suppress
 from pathlib import Path
 
+import lock_rig
 import native
 import pytest
 import virtlockd_wire
@@ -98,10 +101,55 @@ class KeptDaemons(native.Daemons):
         return daemon.start() if start else daemon
 
 
+CRASH = pytest.mark.parametrize("end", [KeptDaemon.crash, KeptDaemon.restart],
+                                ids=["crash", "restart"])
+
+
+def facts(leases):
+    """What a next daemon must say about the leases as well."""
+    return sorted(json.dumps(lease, sort_keys=True) for lease in leases)
+
+
+def ledger(daemon):
+    """The daemon's ledger."""
+    return Path(f"{daemon.socket}.leases")
+
+
+def stored(daemon):
+    """How many descriptors the keeper has for the daemon."""
+    with daemon.client() as client:
+        return client.call("query-status")["vault"]["descriptors"]
+
+
 @pytest.fixture(name="start_daemon")
 def fixture_start_daemon(workdir):
     """Starts daemons under keepers: start_daemon(name, setting=value, ...)."""
     yield from native.lend(KeptDaemons, workdir, "holdfastd", "holdfast-keeper")
+
+
+@pytest.fixture(name="daemon")
+def fixture_daemon(start_daemon):
+    """A daemon under its keeper."""
+    return start_daemon(kill_timeout=1)
+
+
+@pytest.fixture(name="copied")
+def fixture_copied(workdir, monkeypatch):
+    """The programs in a directory of their own, where they can be replaced."""
+    there = workdir / "bin"
+    there.mkdir()
+    for program in ("holdfastd", "holdfast-keeper", "libholdfast.so.0"):
+        shutil.copy2(lock_rig.build_dir() / program, there / program)
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(there))
+    return there / "holdfastd"
+
+
+def replace(program, text):
+    """Put a shell script in a program's place, as an upgrade does: by renaming."""
+    fresh = program.with_suffix(".new")
+    fresh.write_text(text, encoding="utf-8")
+    fresh.chmod(0o755)
+    fresh.rename(program)
 
 
 class Guest(Vm):

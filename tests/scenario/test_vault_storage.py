@@ -20,8 +20,7 @@ from prober import NOTHING, Prober
 from slow_storage import SlowStorage, lend
 from test_slow_storage import assert_quiet, assert_timed_out
 # pylint: disable=unused-import
-from test_vault import fixture_copied, replace
-from vault_rig import fixture_start_daemon
+from vault_rig import fixture_copied, fixture_start_daemon, replace
 from virtlockd_wire import AUTOCREATE
 from waiting import wait_until
 
