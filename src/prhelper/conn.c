@@ -21,6 +21,7 @@
 #include "dispatch.h"
 #include "peer.h"
 #include "reader.h"
+#include "thread.h"
 #include "wire.h"
 
 /* One is allowed, a second is noticed; the kernel closes those that do not fit. */
@@ -343,21 +344,6 @@ int pr_conns_init(const PrConfig *config, guint limit)
     return pr_reader_init(conn_take, sizeof(PrShared));
 }
 
-static int conn_start(PrConn *conn)
-{
-    pthread_attr_t attr;
-    pthread_t thread;
-    int r = pthread_attr_init(&attr);
-
-    if (r != 0)
-        return -r;
-    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    pthread_attr_setstacksize(&attr, PR_STACK_BYTES);
-    r = pthread_create(&thread, &attr, conn_run, conn);
-    pthread_attr_destroy(&attr);
-    return -r;
-}
-
 int pr_conns_add(int socket)
 {
     PrConn *conn;
@@ -377,7 +363,7 @@ int pr_conns_add(int socket)
             conn->next->before = conn;
         conns.first = conn;
         conns.count++;
-        r = conn_start(conn);
+        r = pr_thread_start(conn_run, conn);
         if (r < 0) {
             conns_unlink(conn);
             sem_destroy(&conn->turn);

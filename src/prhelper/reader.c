@@ -10,7 +10,6 @@
 #include "prhelper/reader.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -18,6 +17,8 @@
 #include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "prhelper/thread.h"
 
 #define READER_EVENTS 16
 /* Some times what it takes to be woken: 10 to 50 us on a virtual machine. */
@@ -130,24 +131,9 @@ static void *reader_run(void *data)
     }
 }
 
-static int reader_start_thread(void)
-{
-    pthread_attr_t attr;
-    pthread_t thread;
-    int r = pthread_attr_init(&attr);
-
-    if (r != 0)
-        return -r;
-    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    pthread_attr_setstacksize(&attr, PR_STACK_BYTES);
-    r = pthread_create(&thread, &attr, reader_run, NULL);
-    pthread_attr_destroy(&attr);
-    return -r;
-}
-
 int pr_reader_start(void)
 {
-    int r = reader.started ? 0 : reader_start_thread();
+    int r = reader.started ? 0 : pr_thread_start(reader_run, NULL);
 
     reader.started = r == 0;
     return r;
@@ -163,7 +149,7 @@ int pr_reader_watch_fd(void)
 /* The role is nobody's: a new thread gets it, or, if there can be none now, whoever is first. */
 static void reader_replace(void)
 {
-    if (reader_start_thread() < 0)
+    if (pr_thread_start(reader_run, NULL) < 0)
         atomic_store(&reader.is_vacant, true);
 }
 
