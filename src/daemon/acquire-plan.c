@@ -92,18 +92,10 @@ static Holder *acquire_owner_facts(Acquire *acquire)
 /* Takes the lane's reference over. */
 static Op *acquire_op_for(Acquire *acquire, Lane *lane)
 {
-    Op *op;
+    Op *op = op_for_lane(acquire->engine, acquire->ops, OP_ACQUIRE, lane);
 
-    for (guint i = 0; i < acquire->ops->len; i++) {
-        op = g_ptr_array_index(acquire->ops, i);
-        if (op->lane == lane) {
-            lane_unref(lane);
-            return op;
-        }
-    }
-    op = op_new(acquire->engine, OP_ACQUIRE, lane);
-    op->owner = acquire_owner_facts(acquire);
-    g_ptr_array_add(acquire->ops, op);
+    if (!op->owner)
+        op->owner = acquire_owner_facts(acquire);
     return op;
 }
 

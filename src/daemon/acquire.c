@@ -476,7 +476,6 @@ static void acquire_on_deadline(void *data)
     }
     acquire_answer(acquire, NULL, fault);
     acquire_fail(acquire, fault);
-    return;
 }
 
 void acquire_start(Acquire *acquire, AcquireDone done, void *data)

@@ -156,21 +156,6 @@ Op *adopt_check_op(Engine *engine, LeasePart *part)
 
 /* ---- all of them ----------------------------------------------------------------------- */
 
-/* The op that gathers what is to be checked in that lane. Takes the lane's reference over. */
-static Op *adopt_op_for(Engine *engine, GPtrArray *ops, Lane *lane)
-{
-    for (guint i = 0; i < ops->len; i++) {
-        Op *op = g_ptr_array_index(ops, i);
-
-        if (op->lane == lane) {
-            lane_unref(lane);
-            return op;
-        }
-    }
-    g_ptr_array_add(ops, op_new(engine, OP_ADOPT, lane));
-    return g_ptr_array_index(ops, ops->len - 1);
-}
-
 static int adopt_on_turn(sd_event_source *source, uint64_t usec, void *data)
 {
     Engine *engine = data;
@@ -185,7 +170,7 @@ static int adopt_on_turn(sd_event_source *source, uint64_t usec, void *data)
 
             if (!part->unchecked || part->handle)
                 continue;
-            adopt_add(adopt_op_for(engine, ops, op_lane(engine, &part->resource)), part);
+            adopt_add(op_for_lane(engine, ops, OP_ADOPT, op_lane(engine, &part->resource)), part);
             n++;
         }
     }

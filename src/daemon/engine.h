@@ -152,6 +152,9 @@ struct Op {
 
 /* An empty job for that lane, whose reference it takes over. */
 Op *op_new(Engine *engine, OpKind kind, Lane *lane);
+/* The op among those that is for that lane, whose reference it takes over; a new one, which is
+ * added to them, if there is none. */
+Op *op_for_lane(Engine *engine, GPtrArray *ops, OpKind kind, Lane *lane);
 OpItem *op_add(Op *op, const Resource *resource, const char *disk, hf_mode mode, unsigned flags);
 /* Runs it when its turn has come; done() is called exactly once, and the op is freed after it.
  * An op of several items stops at the first that fails, and undoes an acquire's earlier ones. */

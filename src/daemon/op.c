@@ -37,6 +37,22 @@ Op *op_new(Engine *engine, OpKind kind, Lane *lane)
     return op;
 }
 
+Op *op_for_lane(Engine *engine, GPtrArray *ops, OpKind kind, Lane *lane)
+{
+    Op *op;
+
+    for (guint i = 0; i < ops->len; i++) {
+        op = g_ptr_array_index(ops, i);
+        if (op->lane == lane) {
+            lane_unref(lane);
+            return op;
+        }
+    }
+    op = op_new(engine, kind, lane);
+    g_ptr_array_add(ops, op);
+    return op;
+}
+
 static void op_free(Op *op)
 {
     op->engine->ops--;

@@ -68,21 +68,6 @@ static void release_op_done(Op *op, void *data)
     release_end(release);
 }
 
-/* Takes the lane's reference over. */
-static Op *release_op_for(Release *release, GPtrArray *ops, Lane *lane)
-{
-    for (guint i = 0; i < ops->len; i++) {
-        Op *op = g_ptr_array_index(ops, i);
-
-        if (op->lane == lane) {
-            lane_unref(lane);
-            return op;
-        }
-    }
-    g_ptr_array_add(ops, op_new(release->engine, OP_RELEASE, lane));
-    return g_ptr_array_index(ops, ops->len - 1);
-}
-
 static void release_on_deadline(void *data)
 {
     Release *release = data;
@@ -93,7 +78,6 @@ static void release_on_deadline(void *data)
         return;
     fault = op_timeout_fault(g_ptr_array_index(release->under_way, 0));
     done(fault, release->data);
-    return;
 }
 
 void release_leases(Engine *engine, GPtrArray *leases, const char *reason, guint64 timeout_usec,
@@ -115,7 +99,7 @@ void release_leases(Engine *engine, GPtrArray *leases, const char *reason, guint
         g_hash_table_insert(release->leases, lease, GUINT_TO_POINTER(lease->parts->len));
         for (guint k = 0; k < lease->parts->len; k++) {
             LeasePart *part = g_ptr_array_index(lease->parts, k);
-            Op *op = release_op_for(release, ops, op_lane(engine, &part->resource));
+            Op *op = op_for_lane(engine, ops, OP_RELEASE, op_lane(engine, &part->resource));
             OpItem *item = op_add(op, &part->resource, lease->disk, lease->mode, 0);
 
             item->part = part;
