@@ -26,7 +26,6 @@ static void run_on_deadline(void *data)
     run->done = NULL;
     op_abandon(run->op);
     done(fault, run->data);
-    return;
 }
 
 static void run_finished(Op *op, void *data)
@@ -249,7 +248,6 @@ static void inspect_on_deadline(void *data)
             fault = op_timeout_fault(op);
     }
     done(NULL, fault, inspect->data);
-    return;
 }
 
 static void inspect_look_up(Inspect *inspect)
