@@ -111,7 +111,7 @@ static bool luks2_cost(Luks2 *luks, JsonText name, JsonKind kind, JsonText text)
         if (*fields[i].member > fields[i].limit)
             return luks2_bad(luks, IMAGE_UNLOCK_COST,
                              "To unlock the volume takes more than 100 million iterations, 4 GiB, "
-                             "or 4 threads.");
+                             "4 threads, or 268 million passes.");
     }
     if (cost->memory != LUKS2_UNSET && cost->time != LUKS2_UNSET &&
         cost->time * cost->memory > LUKS2_MAX_WORK)

@@ -51,7 +51,7 @@ typedef struct PrConn {
     struct PrConn *next, *before;
     int socket;
     int fd; /* what came with the request that is being read; -1: nothing yet */
-    /* a request has come in part; set by its thread, looked at by the one that ends all */
+    /* a request has come in part; set by whoever reads it, looked at by the one that ends all */
     atomic_bool half;
     /* from the reader to the connection's thread: it has got as much of a request as is said here
      */

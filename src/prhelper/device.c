@@ -24,9 +24,11 @@
 /* To wake a thread costs some ten microseconds, some times that on an emulated machine. A device
  * that takes longer than that is better waited for by several threads. */
 #define DEVICE_QUICK_USEC 400
-/* One command in so many is timed; of these, so many quick ones make up for a slow one. */
+/* One command in so many is timed. Of these, so many quick ones make up for a slow one; with four
+ * slow ones that nothing has made up for the device is slow, for DEVICE_SLOW_MSEC. */
 #define DEVICE_TIMED_EACH 8
-#define DEVICE_SLOW 16
+#define DEVICE_QUICK_BACK 4
+#define DEVICE_SLOW (4 * DEVICE_QUICK_BACK)
 #define DEVICE_SLOW_MSEC 1000
 /* Linux 5.15 */
 #ifndef BLKGETDISKSEQ
@@ -92,20 +94,11 @@ void pr_device_set_root(const char *root)
 
 /* ---- how quick it is ------------------------------------------------------------------- */
 
-/* The coarse clock costs nothing. */
-static gint64 device_now_msec(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-    return now.tv_sec * G_GINT64_CONSTANT(1000) + now.tv_nsec / 1000000;
-}
-
 gboolean pr_device_is_quick(PrDevice *device)
 {
     if (atomic_load_explicit(&device->slowness, memory_order_relaxed) < DEVICE_SLOW)
         return TRUE;
-    if (device_now_msec() - atomic_load_explicit(&device->slow_since_msec, memory_order_relaxed) <
+    if (pr_now_msec() - atomic_load_explicit(&device->slow_since_msec, memory_order_relaxed) <
         DEVICE_SLOW_MSEC)
         return FALSE;
     /* another try, of some commands */
@@ -123,10 +116,10 @@ gboolean pr_device_is_timed(PrDevice *device)
 void pr_device_note_time(PrDevice *device, gint64 usec)
 {
     const int before = atomic_load_explicit(&device->slowness, memory_order_relaxed);
-    const int after = usec < DEVICE_QUICK_USEC ? MAX(before - 1, 0) : before + DEVICE_SLOW / 4;
+    const int after = usec < DEVICE_QUICK_USEC ? MAX(before - 1, 0) : before + DEVICE_QUICK_BACK;
 
     if (after >= DEVICE_SLOW)
-        atomic_store_explicit(&device->slow_since_msec, device_now_msec(), memory_order_relaxed);
+        atomic_store_explicit(&device->slow_since_msec, pr_now_msec(), memory_order_relaxed);
     atomic_store_explicit(&device->slowness, after, memory_order_relaxed);
 }
 

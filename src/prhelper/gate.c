@@ -36,15 +36,6 @@ static pthread_condattr_t gates_clock;
 static int gates_wake = -1;       /* eventfd */
 static atomic_bool gates_watched; /* the main thread looks every second */
 
-/* The coarse clock: it costs nothing, and milliseconds do not matter here. */
-static gint64 gate_now_msec(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-    return now.tv_sec * G_GINT64_CONSTANT(1000) + now.tv_nsec / 1000000;
-}
-
 int pr_gate_init(void)
 {
     int r = pthread_condattr_init(&gates_clock);
@@ -111,7 +102,7 @@ static void gate_remove(GateList *list, PrTicket *ticket)
 static gboolean gate_is_stuck(const PrGate *gate)
 {
     return gate->inside.first &&
-           gate_now_msec() - gate->inside.first->since_msec >= PR_GATE_PATIENCE_MSEC;
+           pr_now_msec() - gate->inside.first->since_msec >= PR_GATE_PATIENCE_MSEC;
 }
 
 /* Whether the ticket may be inside together with those who are. */
@@ -125,7 +116,7 @@ static gboolean gate_admits(const PrGate *gate, const PrTicket *ticket)
 static void gate_let_in(PrGate *gate, PrTicket *ticket)
 {
     ticket->is_inside = TRUE;
-    ticket->since_msec = gate_now_msec();
+    ticket->since_msec = pr_now_msec();
     gate_append(&gate->inside, ticket);
     gate->n_inside++;
 }
@@ -152,7 +143,7 @@ static gint64 gate_deadline(const PrGate *gate, gint64 begin)
 /* With the lock held, which the wait lets go. TRUE: the ticket is inside. */
 static gboolean gate_wait(PrGate *gate, PrTicket *ticket)
 {
-    const gint64 begin = gate_now_msec();
+    const gint64 begin = pr_now_msec();
 
     pthread_cond_init(&ticket->turn, &gates_clock);
     gate_append(&gate->waiting, ticket);
@@ -161,7 +152,7 @@ static gboolean gate_wait(PrGate *gate, PrTicket *ticket)
         const gint64 until = gate_deadline(gate, begin);
         const struct timespec when = {.tv_sec = until / 1000, .tv_nsec = until % 1000 * 1000000};
 
-        if (gate_now_msec() >= until)
+        if (pr_now_msec() >= until)
             break;
         pthread_cond_timedwait(&ticket->turn, &gates_lock, &when);
     }
@@ -283,7 +274,7 @@ static gboolean gate_check(const PrGate *gate, PrTicket *ticket, gint64 now, Gat
 
 gboolean pr_gate_watch(void)
 {
-    gint64 now = gate_now_msec();
+    gint64 now = pr_now_msec();
     GateNews news[GATE_NEWS];
     guint n_news = 0;
     gboolean busy;

@@ -78,6 +78,7 @@ typedef struct Helper {
     gboolean reading;  /* the reader is at work: it is looked at every PR_READER_LOOK_MSEC */
     gint64 read_usec;  /* when next */
     gint64 complained_usec;
+    gint64 accept_usec; /* no connection is taken before */
 } Helper;
 
 static gboolean helper_fail(const Helper *self, const char *error)
@@ -235,6 +236,7 @@ static gboolean helper_bring_up(Helper *self)
     g_autofree char *error = NULL;
     guint handed_over = pr_listen_handed_over();
     guint limit = helper_limits();
+    int r;
 
     if (handed_over > 1)
         return helper_fail(self, "more than one socket was handed over; give this service one "
@@ -250,11 +252,15 @@ static gboolean helper_bring_up(Helper *self)
         return FALSE;
     if (options->background && background_start() < 0)
         return helper_fail(self, "cannot go into the background");
-    if (!helper_block_signals(self) || pr_gate_init() < 0)
+    if (!helper_block_signals(self))
         return FALSE;
+    r = pr_gate_init();
+    if (r < 0)
+        return helper_fail(self, g_strerror(-r));
     pr_backends_prepare(self->config);
-    if (pr_conns_init(self->config, limit) < 0)
-        return helper_fail(self, g_strerror(errno));
+    r = pr_conns_init(self->config, limit);
+    if (r < 0)
+        return helper_fail(self, g_strerror(-r));
     if (!pr_audit_open(self->config->audit, &error))
         return helper_fail(self, error);
     return helper_listen(self) && helper_write_pid(self) && helper_start_janitor(self) &&
@@ -283,7 +289,7 @@ static void helper_accept(Helper *self)
     if (err == 0 || err == EAGAIN || err == EINTR || err == ECONNABORTED)
         return;
     helper_complain(self, err);
-    g_usleep(HELPER_PAUSE_USEC);
+    self->accept_usec = g_get_monotonic_time() + HELPER_PAUSE_USEC;
 }
 
 /* Whether to end. */
@@ -311,12 +317,17 @@ static gboolean helper_loop(Helper *self)
                            {.fd = pr_reader_watch_fd(), .events = POLLIN}};
 
     for (;;) {
-        int n = poll(fds, G_N_ELEMENTS(fds),
-                     self->reading    ? PR_READER_LOOK_MSEC
-                     : self->watching ? HELPER_WATCH_MSEC
-                                      : -1);
-        gint64 now = g_get_monotonic_time();
+        const gboolean paused = g_get_monotonic_time() < self->accept_usec;
+        gint64 now;
+        int n;
 
+        fds[1].fd = paused ? -1 : self->listener.fd; /* poll(2) passes over that */
+        n = poll(fds, G_N_ELEMENTS(fds),
+                 self->reading    ? PR_READER_LOOK_MSEC
+                 : paused         ? (int)(HELPER_PAUSE_USEC / G_TIME_SPAN_MILLISECOND)
+                 : self->watching ? HELPER_WATCH_MSEC
+                                  : -1);
+        now = g_get_monotonic_time();
         if (n < 0 && errno != EINTR) {
             g_critical("cannot wait: %s", g_strerror(errno));
             return FALSE;

@@ -4,8 +4,6 @@
  * mean is spc-out.c's business. Pure functions.
  */
 #include "prhelper/prhelper.h"
-#include "prhelper/spc-in.h"
-#include "prhelper/spc-out.h"
 
 void pr_out_parse(PrCommand *command)
 {

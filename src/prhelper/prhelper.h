@@ -9,11 +9,12 @@
  * Threads. Each connection has a thread of its own, which reads a request, carries it out and
  * answers; what blocks (the ioctl, /sys) blocks in that thread. One more, the reader (reader.h),
  * waits for all requests, and spares the connection's thread those that are over at once.
- * Everything below marked "in the connection's thread" runs there, while the gate of the command's
- * device is held (gate.h): for one device at most one such call is under way at a time, but that
- * several PERSISTENT RESERVE IN of a PR_KIND_SCSI device may be; for different devices there are
- * several at once. A module that keeps state across devices (policy, audit) therefore protects it
- * with a mutex of its own, and holds that mutex over no call that can block on a device.
+ * Everything below marked "in the connection's thread" runs there, or in the reader's in its
+ * stead, while the gate of the command's device is held (gate.h): for one device at most one such
+ * call is under way at a time, but that several PERSISTENT RESERVE IN of a PR_KIND_SCSI device may
+ * be; for different devices there are several at once. A module that keeps state across devices
+ * (policy, audit) therefore protects it with a mutex of its own, and holds that mutex over no call
+ * that can block on a device.
  *
  * Stacks are small (PR_STACK_BYTES): nothing big goes on them. Memory is part of the contract
  * (4 MB idle): nothing here links libsystemd, and what one command allocates it frees.
@@ -24,6 +25,7 @@
 #include <stdatomic.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <time.h>
 
 #include "prhelper/spc-in.h"
 #include "prhelper/spc-out.h"
@@ -35,6 +37,15 @@ G_BEGIN_DECLS
 /** Of a CDB in the protocol (docs/interop of QEMU: pr-helper). */
 #define PR_CDB_BYTES 16
 #define PR_STACK_BYTES (256 * 1024)
+
+/** Milliseconds, monotonic, some of them late: the coarse clock costs nothing. Any thread. */
+static inline gint64 pr_now_msec(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    return now.tv_sec * G_GINT64_CONSTANT(1000) + now.tv_nsec / 1000000;
+}
 
 /* ---- who asks ---------------------------------------------------------------------------- */
 
@@ -137,12 +148,12 @@ const char *pr_type_name(uint8_t type);
 
 /* ---- and the answer ---------------------------------------------------------------------- */
 
-/** An answer, in the connection's memory. All zero is GOOD without data. */
+/** An answer. All zero is GOOD without data. */
 typedef struct PrReply {
     int32_t status;                /**< a SpcStatus, or what else the device said */
     uint8_t sense[SPC_SENSE_SIZE]; /**< fixed format (SPC-4, 4.5.3); with CHECK CONDITION only */
     uint32_t size;                 /**< bytes at `data`; only with GOOD, at most the length asked */
-    uint8_t *data;                 /**< SPC_LIST_MAX, owned by the connection; never NULL */
+    uint8_t *data;                 /**< SPC_LIST_MAX, the caller's; never NULL */
 } PrReply;
 
 /** Makes the reply a CHECK CONDITION with fixed-format sense data. */
@@ -166,7 +177,7 @@ typedef struct PrConfig PrConfig;
 
 /**
  * One way to carry a command out. Plain blocking code; static, one for each way. The table of all
- * is in backend.c, the first that takes the device gets the command.
+ * is in dispatch.c, the first that takes the device gets the command.
  */
 typedef struct PrBackend {
     const char *name; /**< "sg-io", "mpath", "kernel" */
@@ -185,7 +196,7 @@ typedef struct PrBackend {
     /**
      * Carries the command out and fills `reply`, which is all zero but for `data`. It may block as
      * long as the device does; the answer to the guest does not depend on its return (gate.c). In
-     * the connection's thread, alone on its device. Must not close command->fd.
+     * the connection's thread. Must not close command->fd.
      */
     void (*execute)(const PrConfig *config, const PrCommand *command, PrReply *reply);
 

@@ -17,10 +17,11 @@
  *    2-4   It looks again: still N. A new thread becomes the reader, and goes on with whatever the
  *          old one has left. No other connection has waited for longer than that.
  *          The old one is no more than the thread of that request: when it is back, it answers,
- *          and ends. A device at which this happens is not dealt with at once for a while.
+ *          and ends. While it hangs, its gate sends others for the device to their own threads; a
+ *          device that is often slow is not dealt with at once for a while (device.h).
  *
- * Then the reader looks for requests again in PR_READER_LOOK_MSEC steps only while there are any;
- * after some without, the main thread sleeps until it is told of the next one.
+ * The main thread looks every PR_READER_LOOK_MSEC only while there are requests; after some looks
+ * without any it sleeps until it is told of the next one.
  */
 #pragma once
 

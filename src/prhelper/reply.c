@@ -14,10 +14,5 @@ void pr_reply_status(PrReply *reply, int32_t status)
 void pr_reply_check_condition(PrReply *reply, SpcSense sense)
 {
     pr_reply_status(reply, SPC_STATUS_CHECK_CONDITION);
-    /* fixed format, current error (SPC-4, 4.5.3): what qemu-pr-helper sends, byte for byte */
-    reply->sense[0] = 0x70;
-    reply->sense[2] = sense.key;
-    reply->sense[7] = 10; /* bytes that follow */
-    reply->sense[12] = sense.asc;
-    reply->sense[13] = sense.ascq;
+    spc_sense_build(reply->sense, sense); /* what qemu-pr-helper sends, byte for byte */
 }

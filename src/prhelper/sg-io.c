@@ -51,7 +51,6 @@ enum {
 };
 
 static const SpcSense sense_not_responding = {0x05, 0x25, 0x00}; /* logical unit not supported */
-static const SpcSense sense_timeout = {0x0b, 0x2e, 0x02}; /* command timeout during processing */
 static const SpcSense sense_aborted = {0x0b, 0x2f, 0x02}; /* commands cleared by device server */
 static const SpcSense sense_reset = {0x06, 0x29, 0x00};
 static const SpcSense sense_nexus_lost = {0x06, 0x29, 0x07};
@@ -72,7 +71,7 @@ static void sg_reply_host_status(PrReply *reply, unsigned host_status)
         pr_reply_status(reply, SPC_STATUS_BUSY);
         return;
     case SG_HOST_TIME_OUT:
-        pr_reply_check_condition(reply, sense_timeout);
+        pr_reply_check_condition(reply, SPC_SENSE_COMMAND_TIMEOUT);
         return;
     case SG_HOST_ABORT:
         pr_reply_check_condition(reply, sense_aborted);
@@ -106,7 +105,7 @@ static void sg_reply(PrReply *reply, const struct sg_io_hdr *io, uint16_t length
     } else if (io->host_status != SG_HOST_OK) {
         sg_reply_host_status(reply, io->host_status);
     } else if ((io->driver_status & SG_DRIVER_MASK) == SG_DRIVER_TIME_OUT) {
-        pr_reply_check_condition(reply, sense_timeout);
+        pr_reply_check_condition(reply, SPC_SENSE_COMMAND_TIMEOUT);
     } else if (io->status == SPC_STATUS_CHECK_CONDITION) {
         /* a device that does not say why: QEMU would take the zeros for "no error" */
         pr_reply_check_condition(reply, SPC_SENSE_IO_TERMINATED);

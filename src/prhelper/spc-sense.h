@@ -31,9 +31,8 @@ typedef struct SpcSense {
 } SpcSense;
 
 #define SPC_SENSE_LUN_COMM_FAILURE ((SpcSense){0x0b, 0x08, 0x00})
-#define SPC_SENSE_TRANSPORT_PROBLEM ((SpcSense){0x0b, 0x4b, 0x00})
 #define SPC_SENSE_IO_TERMINATED ((SpcSense){0x0b, 0x00, 0x06})
-#define SPC_SENSE_COMMAND_TIMEOUT ((SpcSense){0x0b, 0x2e, 0x02})
+#define SPC_SENSE_COMMAND_TIMEOUT ((SpcSense){0x0b, 0x2e, 0x02}) /* during processing */
 #define SPC_SENSE_TARGET_FAILURE ((SpcSense){0x04, 0x44, 0x00})
 #define SPC_SENSE_INVALID_OPCODE ((SpcSense){0x05, 0x20, 0x00})
 #define SPC_SENSE_INVALID_FIELD_IN_CDB ((SpcSense){0x05, 0x24, 0x00})

@@ -365,8 +365,10 @@ int main(int argc, char **argv)
     sigaddset(&mask, SIGCHLD);
     sigprocmask(SIG_BLOCK, &mask, NULL);
     signals = signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
-    if (signals < 0)
+    if (signals < 0) {
+        fprintf(stderr, "holdfast-pr-multipath: cannot wait for children: %s\n", strerror(errno));
         return 1;
+    }
     events = watch_open();
     if (events < 0)
         fprintf(stderr, "holdfast-pr-multipath: new paths are not noticed: %s\n",

@@ -57,13 +57,13 @@ static void minder_tell(int status)
 {
     if (WIFSIGNALED(status))
         fprintf(stderr,
-                "holdfast-pr-multipath: the process that serves was ended by SIG%s; there "
-                "is a new one\n",
+                "holdfast-pr-multipath: the process that serves was ended by SIG%s; it "
+                "is started again\n",
                 sigabbrev_np(WTERMSIG(status)));
     else
         fprintf(stderr,
-                "holdfast-pr-multipath: the process that serves has failed (%d); there is "
-                "a new one\n",
+                "holdfast-pr-multipath: the process that serves has failed (%d); it is "
+                "started again\n",
                 WEXITSTATUS(status));
 }
 
