@@ -11,7 +11,6 @@
 #define G_LOG_DOMAIN "holdfast.handover"
 
 #include <string.h>
-#include <unistd.h>
 
 #include "engine.h"
 #include "protocol/ledger.h"
@@ -214,15 +213,21 @@ gboolean handover_is_complete(Engine *engine)
     return vault_ledger_is_whole(engine->vault) && !engine->unkept && vault_has_all(engine->vault);
 }
 
-/* TRUE if the name is in the list, which has commas. */
+/* TRUE if the name is in the list, which has commas. Without a copy: there are many to look at. */
 static gboolean handover_names(const char *list, const char *name)
 {
-    g_auto(GStrv) names = g_strsplit(list, ",", -1);
+    gsize len = strlen(name), n;
 
-    return g_strv_contains((const char *const *)names, name);
+    for (;; list += n + 1) {
+        n = strcspn(list, ",");
+        if (n == len && memcmp(list, name, n) == 0)
+            return TRUE;
+        if (!list[n])
+            return FALSE;
+    }
 }
 
-/* The supervisor has no room for a descriptor, of which the client has heard that it is kept. */
+/* There was no room for a descriptor, of which the client has heard that it is kept. */
 static void handover_refused(const char *name, void *data)
 {
     Engine *engine = data;
@@ -235,14 +240,13 @@ static void handover_refused(const char *name, void *data)
                 continue;
             g_critical("the lock of %s, held by VM %s (pid %d), was not kept by the supervisor, "
                        "which has no room: it will not survive this process, which therefore does "
-                       "not start anew; raise the supervisor's limit of open files, then take the "
-                       "lock again",
+                       "not start anew; raise the limit of open files, then take the lock again",
                        part->key, lease->owner->name ? lease->owner->name : "?",
                        (int)lease->owner->pid);
             return;
         }
     }
-    g_warning("descriptor %s was not kept by the supervisor, which has no room; raise its limit of "
+    g_warning("descriptor %s was not kept by the supervisor, which has no room; raise the limit of "
               "open files",
               name);
 }
@@ -366,6 +370,9 @@ void handover_forget_lease(Engine *engine, Lease *lease)
     if (lease->id) {
         ledger_put_free(out, handover_id(id, lease->id));
         vault_write(engine->vault, out->str, out->len);
+        /* at once, for its caller hears of it; and again behind a line of its own that waits */
+        if (vault_is_waiting(engine->vault))
+            vault_commit(engine->vault, out->str, out->len, handover_nothing, NULL);
     }
     for (guint i = 0; i < lease->parts->len; i++) {
         const LeasePart *part = g_ptr_array_index(lease->parts, i);

@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stddef.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -142,6 +141,14 @@ static void vault_do_commits(Vault *vault)
     }
 }
 
+/* It was said to be stored, and is not. */
+static void vault_refuse(Vault *vault, const char *name)
+{
+    g_hash_table_add(vault->refused, g_strdup(name));
+    if (vault->on_refused)
+        vault->on_refused(name, vault->refused_data);
+}
+
 /* The keeper says one thing only: it had no room for a descriptor. */
 static void vault_listen(Vault *vault)
 {
@@ -156,11 +163,8 @@ static void vault_listen(Vault *vault)
         if (!g_str_has_prefix(text, failed))
             continue;
         name[strcspn(name, "\n")] = '\0';
-        if (!vault_is_stored(vault, name))
-            continue; /* it has been removed meanwhile */
-        g_hash_table_add(vault->refused, g_strdup(name));
-        if (vault->on_refused)
-            vault->on_refused(name, vault->refused_data);
+        if (vault_is_stored(vault, name)) /* it may have been removed meanwhile */
+            vault_refuse(vault, name);
     }
 }
 
@@ -185,6 +189,7 @@ static int vault_on_socket(sd_event_source *source, int fd, uint32_t events, voi
         }
         vault->sent++;
         vault_message_free(g_queue_pop_head(&vault->messages));
+        vault_do_commits(vault); /* before a later message removes what they are about */
     }
     if (vault->kind != VAULT_NONE && g_queue_is_empty(&vault->messages))
         sd_event_source_set_io_events(source, EPOLLIN);
@@ -270,7 +275,7 @@ static void vault_flush(Vault *vault)
     batch->open = FALSE;
     for (guint i = 0; i < n && vault->kind != VAULT_NONE; i++)
         if (!vault_post_store(vault, batch->names[i], batch->fds[i]))
-            vault_lost(vault, -EMFILE);
+            vault_refuse(vault, batch->names[i]);
 }
 
 gboolean vault_store(Vault *vault, const char *name, int fd)

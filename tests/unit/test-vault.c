@@ -15,6 +15,7 @@
 #include "daemon/vault.h"
 #include "drivers/drivers.h"
 #include "keeper/keeper.h"
+#include "protocol/ledger.h"
 
 typedef struct Fixture {
     char *dir;
@@ -219,6 +220,23 @@ static gboolean ledger_names(Fixture *fixture, const char *what)
     return g_file_get_contents(fixture->ledger, &text, NULL, NULL) && strstr(text, what);
 }
 
+/* How many leases the next daemon would find. */
+static guint ledger_leases(Fixture *fixture)
+{
+    Ledger *ledger;
+    gsize len;
+    char *text;
+    guint n;
+
+    g_assert_true(g_file_get_contents(fixture->ledger, &text, &len, NULL));
+    ledger = ledger_parse(text, len, NULL);
+    g_assert_nonnull(ledger);
+    g_assert_cmpuint(ledger->damaged, ==, 0);
+    n = g_hash_table_size(ledger->leases);
+    ledger_free(ledger);
+    return n;
+}
+
 /* The ledger never names a lease whose descriptors wait, not even when it is written anew. */
 static void test_rewrite_waits(Fixture *fixture, gconstpointer data G_GNUC_UNUSED)
 {
@@ -260,8 +278,13 @@ static void test_rewrite_waits(Fixture *fixture, gconstpointer data G_GNUC_UNUSE
     handover_compact(engine, TRUE);
     g_assert_true(ledger_names(fixture, "/srv/a.img"));
 
+    /* nor one that is free, whatever of it still waited */
+    fill(fixture, &commits);
+    handover_update(engine, lease);
     table_remove(engine->table, lease);
     handover_forget_lease(engine, lease);
+    g_assert_cmpuint(keeper_reads_all(fixture, "no such line"), ==, 0);
+    g_assert_cmpuint(ledger_leases(fixture), ==, 0);
     lease_free(lease);
     g_assert_true(engine_free(engine));
     driver_free(driver);
