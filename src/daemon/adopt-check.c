@@ -15,7 +15,6 @@
 #include <string.h>
 
 #include "engine.h"
-#include "keeper/keeper.h"
 #include "vault.h"
 
 #define ADOPT_BEGIN_USEC (10 * G_TIME_SPAN_MILLISECOND)

@@ -71,7 +71,7 @@ struct Engine {
     guint ops;                  /* under way */
     GQueue waiting_for_release; /* of Acquire, see acquire.c */
     guint64 next_id;            /* of handover.c: 1 and above */
-    struct Adoption *adoption;  /* of adopt.c: while leases are to be checked */
+    struct Adoption *adoption;  /* of adopt-check.c: while leases are to be checked */
     gboolean unkept;            /* of handover.c: there may be leases that have to be kept again */
     guint64 epoch;              /* counts releases and commits */
     gboolean retrying;          /* of acquire.c: requests that have waited are at it */
@@ -143,7 +143,6 @@ struct Op {
     OpDone done;
     void *data;
     GPtrArray *tickets; /* of op-tickets.c: the queues in which it stands */
-    GPtrArray *missing; /* spaces that have to be opened first */
     guint spaces_pending;
     gint64 begun_usec; /* monotonic: when it was submitted */
     gboolean submitted;

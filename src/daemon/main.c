@@ -19,7 +19,6 @@
 #include <fcntl.h>
 #include <locale.h>
 #include <malloc.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,7 +29,6 @@
 #include "background.h"
 #include "daemon.h"
 #include "keeper/closer.h"
-#include "keeper/keeper.h"
 #include "log.h"
 
 /* One second in all, looked at every 5 ms: a daemon that ends drains its lanes first, but does not

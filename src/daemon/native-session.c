@@ -10,7 +10,8 @@
 #include "metrics.h"
 #include "native-private.h"
 
-static const char *const session_event_names[] = {
+static const char *const session_event_names[EVENT_LEASE_LOST + 2] = {
+    /* the last is NULL */
     [EVENT_LEASE_ACQUIRED] = "LEASE_ACQUIRED", [EVENT_LEASE_RELEASED] = "LEASE_RELEASED",
     [EVENT_LEASE_REFUSED] = "LEASE_REFUSED",   [EVENT_OWNER_STOPPING] = "OWNER_STOPPING",
     [EVENT_OWNER_GONE] = "OWNER_GONE",         [EVENT_LEASE_ADOPTED] = "LEASE_ADOPTED",
@@ -50,19 +51,12 @@ const char *session_host(const Session *session)
 
 gboolean session_known_event(const char *name)
 {
-    for (size_t i = 0; i < G_N_ELEMENTS(session_event_names); i++)
-        if (strcmp(name, session_event_names[i]) == 0)
-            return TRUE;
-    return FALSE;
+    return g_strv_contains(session_event_names, name);
 }
 
 char *session_all_events(void)
 {
-    GString *all = g_string_new(session_event_names[0]);
-
-    for (size_t i = 1; i < G_N_ELEMENTS(session_event_names); i++)
-        g_string_append_printf(all, ", %s", session_event_names[i]);
-    return g_string_free(all, FALSE);
+    return g_strjoinv(", ", (char **)session_event_names);
 }
 
 void session_stop_events(Session *session)

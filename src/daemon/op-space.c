@@ -37,6 +37,18 @@ static Space *op_find_space(Engine *engine, const Resource *resource)
     return engine->last_space;
 }
 
+/* One that is not open yet. */
+static Space *op_add_space(Engine *engine, const Resource *resource)
+{
+    Space *space = g_new0(Space, 1);
+
+    space->driver = resource->driver;
+    space->name = g_strdup(resource->space);
+    space->waiters = g_ptr_array_new();
+    g_hash_table_insert(engine->spaces, op_space_id(resource->driver, resource->space), space);
+    return space;
+}
+
 static void op_space_free(gpointer data)
 {
     Space *space = data;
@@ -107,12 +119,7 @@ void op_open_spaces(Op *op)
         if (space && space->open)
             continue;
         if (!space) {
-            space = g_new0(Space, 1);
-            space->driver = resource->driver;
-            space->name = g_strdup(resource->space);
-            space->waiters = g_ptr_array_new();
-            g_hash_table_insert(op->engine->spaces, op_space_id(resource->driver, resource->space),
-                                space);
+            space = op_add_space(op->engine, resource);
             opening = op_new(op->engine, OP_SPACE, op_lane(op->engine, resource));
             /* what makes its lock files makes its directory, too */
             op_add(opening, &whole, NULL, HF_MODE_EXCLUSIVE,
@@ -158,23 +165,14 @@ GHashTable *op_spaces_new(void)
 
 void op_space_opened_by_name(Engine *engine, const Resource *resource, void *handle)
 {
-    g_autofree char *id = op_space_id(resource->driver, resource->space);
-    Space *space = g_hash_table_lookup(engine->spaces, id);
+    Space *space = op_find_space(engine, resource);
 
     if (space && space->open) {
         resource->driver->api.close_space(handle); /* one handle is enough */
         return;
     }
-    if (space) { /* an op is opening it as well and will find it open */
-        space->open = TRUE;
-        space->handle = handle;
-        return;
-    }
-    space = g_new0(Space, 1);
-    space->driver = resource->driver;
-    space->name = g_strdup(resource->space);
-    space->waiters = g_ptr_array_new();
+    if (!space) /* otherwise an op is opening it as well, and will find it open */
+        space = op_add_space(engine, resource);
     space->open = TRUE;
     space->handle = handle;
-    g_hash_table_insert(engine->spaces, g_steal_pointer(&id), space);
 }

@@ -2,7 +2,6 @@
 /* What the files of the closer share; for no other file. */
 #pragma once
 
-#include <signal.h>
 #include <stddef.h>
 #include <sys/types.h>
 
@@ -10,7 +9,6 @@
  * process. */
 #define CLOSER_PATIENCE_MSEC 100
 
-long long closer_now_msec(void);
 /* Memory that is shared with the processes made from here on; NULL if there is none. */
 void *closer_share(size_t size);
 /* So that who ends a program by its name does not end this process with it. */

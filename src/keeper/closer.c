@@ -11,7 +11,6 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -336,7 +335,7 @@ void closer_collect(void)
         closer_reaped(closer.worker);
     for (int i = 0; i < closer.n_retired; i++)
         if (closer_is_gone(closer.retired[i]))
-            closer.retired[i--] = closer.retired[--closer.n_retired];
+            closer_reaped(closer.retired[i--]);
 }
 
 int closer_take_back(void)

@@ -30,6 +30,8 @@ int closer_take_back(void);
 /* The process is about to end: closes all files, storage that hangs excepted, and waits for that so
  * long. Without it they are closed a moment after the end. Nothing may be used afterwards. */
 void closer_close_all(int patience_msec);
+/* Monotonic. */
+long long closer_now_msec(void);
 /* The number of the mount that the file is on, or -1. It can be had without asking the storage. */
 int closer_mount(int fd);
 /* For each SIGCHLD: collects the closer's processes that have ended, no other child's, and starts

@@ -43,7 +43,6 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "closer.h"
@@ -91,14 +90,6 @@ static void keeper_die(const char *what)
 {
     fprintf(stderr, "holdfast-keeper: %s: %s\n", what, strerror(errno));
     exit(EXIT_FAILURE);
-}
-
-static long long keeper_now_msec(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
 }
 
 /* ---- messages -------------------------------------------------------------------------- */
@@ -297,7 +288,7 @@ static void keeper_start(void)
 
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
         keeper_die("socketpair");
-    keeper.started_msec = keeper_now_msec();
+    keeper.started_msec = closer_now_msec();
     keeper.start_at_msec = keeper.give_up_msec = 0;
     keeper.said_code = -1;
     keeper.is_ready = 0;
@@ -324,7 +315,7 @@ static void keeper_exit(int code)
 
 static void keeper_ended(int code, int was_killed)
 {
-    long long lived = keeper_now_msec() - keeper.started_msec;
+    long long lived = closer_now_msec() - keeper.started_msec;
 
     while (keeper.socket >= 0 && keeper_receive() > 0) /* what it sent last */
         ;
@@ -351,7 +342,7 @@ static void keeper_ended(int code, int was_killed)
             "holdfast-keeper: the daemon ended with %d and is started again in %d ms, with "
             "%zu descriptors\n",
             code, keeper.pause_msec, store_count());
-    keeper.start_at_msec = keeper_now_msec() + keeper.pause_msec;
+    keeper.start_at_msec = closer_now_msec() + keeper.pause_msec;
     keeper.pause_msec = keeper.pause_msec ? keeper.pause_msec * 2 : KEEPER_PAUSE_MSEC;
     if (keeper.pause_msec > KEEPER_MAX_PAUSE_MSEC)
         keeper.pause_msec = KEEPER_MAX_PAUSE_MSEC;
@@ -360,7 +351,7 @@ static void keeper_ended(int code, int was_killed)
 /* Until when to sleep, in ms; -1: for ever. */
 static int keeper_timeout(void)
 {
-    long long now = keeper_now_msec(), until = keeper.start_at_msec;
+    long long now = closer_now_msec(), until = keeper.start_at_msec;
 
     if (keeper.daemon && keeper.give_up_msec)
         until = keeper.give_up_msec;
@@ -422,14 +413,14 @@ static int keeper_receive_all(void)
     while ((r = keeper_receive()) > 0)
         any = 1;
     if (r < 0)
-        keeper.give_up_msec = keeper_now_msec() + KEEPER_EXIT_MSEC;
+        keeper.give_up_msec = closer_now_msec() + KEEPER_EXIT_MSEC;
     return any && r == 0;
 }
 
 /* The daemon that should be gone is not: goes on without it. */
 static void keeper_look(void)
 {
-    long long now = keeper_now_msec();
+    long long now = closer_now_msec();
 
     if (!keeper.daemon)
         return;

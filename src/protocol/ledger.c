@@ -53,16 +53,10 @@ static void ledger_text(GString *out, const char *key, const char *value)
 
 static void ledger_number(GString *out, const char *key, gint64 value)
 {
-    char digits[24], *p = digits + sizeof(digits) - 1;
-    guint64 rest = value < 0 ? -(guint64)value : (guint64)value;
+    char digits[24];
 
-    *p = '\0';
-    do
-        *--p = (char)('0' + rest % 10);
-    while ((rest /= 10) > 0);
-    if (value < 0)
-        *--p = '-';
-    ledger_text(out, key, p);
+    g_snprintf(digits, sizeof(digits), "%" G_GINT64_FORMAT, value);
+    ledger_text(out, key, digits);
 }
 
 static void ledger_hex(char digits[8], guint32 value)

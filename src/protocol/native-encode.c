@@ -35,47 +35,23 @@ static json_object *native_pid(pid_t pid)
 /* Leases come by the thousand, and are what every acquire is answered with: a tree of them, to be
  * written out and freed at once, would cost more than to lock them. */
 
-static void native_put_escaped(GString *out, const char *text)
-{
-    static const char digits[] = "0123456789abcdef";
-    static const char named[] = "\bb\nn\rr\tt\ff\"\"\\\\";
-
-    for (const char *p = text; *p; p++) {
-        const char *name = strchr(named, *p);
-
-        if ((guchar)*p >= ' ' && *p != '"' && *p != '\\') {
-            g_string_append_c(out, *p);
-        } else if (name && (name - named) % 2 == 0) {
-            g_string_append_c(out, '\\');
-            g_string_append_c(out, name[1]);
-        } else {
-            g_string_append(out, "\\u00");
-            g_string_append_c(out, digits[*p >> 4 & 15]);
-            g_string_append_c(out, digits[*p & 15]);
-        }
-    }
-}
-
 /* null for NULL; made valid UTF-8. */
 static void native_put_string(GString *out, const char *text)
 {
     const char *p = text;
+    json_object *value;
 
-    if (!text) {
-        g_string_append(out, "null");
+    while (p && *p >= ' ' && *p <= '~' && *p != '"' && *p != '\\')
+        p++;
+    if (p && !*p) { /* as mostly: nothing has to be escaped */
+        g_string_append_c(out, '"');
+        g_string_append_len(out, text, p - text);
+        g_string_append_c(out, '"');
         return;
     }
-    g_string_append_c(out, '"');
-    while (*p >= ' ' && *p <= '~' && *p != '"' && *p != '\\')
-        p++;
-    if (!*p) { /* as mostly */
-        g_string_append_len(out, text, p - text);
-    } else {
-        g_autofree char *valid = g_utf8_make_valid(text, -1);
-
-        native_put_escaped(out, valid);
-    }
-    g_string_append_c(out, '"');
+    value = native_string(text);
+    g_string_append(out, json_object_to_json_string_ext(value, NATIVE_STYLE));
+    json_object_put(value);
 }
 
 static void native_put_member(GString *out, const char *name, const char *text)
