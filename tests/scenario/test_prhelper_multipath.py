@@ -61,6 +61,13 @@ class Privileged(Closing):
         wait_until(lambda: len(self.children()) == 1, "one process to serve")
         return self.children()[0]
 
+    def kill(self):
+        """End the process that serves; its number, when it is gone."""
+        pid = self.serving()
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: pid not in self.children(), "the process to end")
+        return pid
+
     def ask(self, cdb=READ_KEYS, parameters=b""):
         """(status, (sense key, code, qualifier)) of a command; None: it was dropped, or the process
         has died of it."""
@@ -87,11 +94,9 @@ def test_it_serves_again_after_it_was_killed():
         assert privileged.ask() == (CHECK_CONDITION, INVALID_OPCODE)
         seen = {privileged.process.pid}
         for _ in range(KILLS):
-            pid = privileged.serving()
+            pid = privileged.kill()
             assert pid not in seen
             seen.add(pid)
-            os.kill(pid, signal.SIGKILL)
-            wait_until(lambda pid=pid: pid not in privileged.children(), "the process to end")
             assert privileged.ask() == (CHECK_CONDITION, INVALID_OPCODE)
         privileged.sock.close()
         assert privileged.process.wait(DEADLINE) == 0
@@ -102,15 +107,17 @@ def test_it_serves_again_after_it_was_killed():
 def test_other_commands_are_dropped(opcode, length):
     """It carries out reservations and nothing else; a list that is not whole is none."""
     with Privileged() as privileged:
+        pid = privileged.serving()
         assert privileged.ask(bytes([opcode]) + READ_KEYS[1:], bytes(length)) is None
         assert privileged.ask() == (CHECK_CONDITION, INVALID_OPCODE)
+        assert privileged.serving() == pid, "it has died of it"
 
 
 def test_it_ends_while_it_pauses():
     """When the helper goes while no process serves, the parent does not stay."""
     with Privileged() as privileged:
         for _ in range(KILLS):
-            os.kill(privileged.serving(), signal.SIGKILL)
+            privileged.kill()
         privileged.sock.close()
         assert privileged.process.wait(DEADLINE) == 0
 
@@ -118,7 +125,12 @@ def test_it_ends_while_it_pauses():
 def test_signals_do_not_end_it():
     """Who ends a whole group of processes means the helper, which ends this one."""
     with Privileged() as privileged:
+        assert privileged.ask() == (CHECK_CONDITION, INVALID_OPCODE)  # it is ready for them
+        pid = privileged.serving()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            for pid in (privileged.serving(), privileged.process.pid):
-                os.kill(pid, number)
+            for each in (pid, privileged.process.pid):
+                os.kill(each, number)
         assert privileged.ask() == (CHECK_CONDITION, INVALID_OPCODE)
+        assert privileged.serving() == pid
+        privileged.sock.close()
+        assert privileged.process.wait(DEADLINE) == 0

@@ -308,19 +308,21 @@ def test_crash_before_the_answer(load):
 
 
 @contextmanager
-def crashing(daemon, pause=1.0 if sanitizer() else 0.2):
+def crashing(daemon):
     """While this lasts, the daemon is killed again and again, and whatever else its keeper has
     started; but only one that serves, for after the others the keeper pauses ever longer. A request
     is not repeated for ever: in one of a few pauses it has to be answered."""
-    ended = threading.Event()
+    ended, kills = threading.Event(), []
 
     def kill():
-        while not ended.wait(pause):
+        while not ended.wait(1.0 if sanitizer() else 0.2):
             with suppress(OSError, EOFError):
-                assert daemon.daemon_pid
+                with daemon.client():
+                    pass  # it serves
                 children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children")
                 for pid in children.read_text(encoding="ascii").split():
                     os.kill(int(pid), signal.SIGKILL)
+                    kills.append(pid)
 
     killer = threading.Thread(target=kill)
     killer.start()
@@ -329,6 +331,7 @@ def crashing(daemon, pause=1.0 if sanitizer() else 0.2):
     finally:
         ended.set()
         killer.join()
+    assert kills, "nothing was killed"
 
 
 def command(daemon, *arguments):
