@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The whole daemon, as main.c brings it up and down; shared with loop.c and sockets.c
- * only. */
+/* The whole daemon, as main.c brings it up and down; for loop.c and sockets.c only. */
 #pragma once
 
 #include "options.h"

@@ -45,8 +45,7 @@ struct LaneHub {
 
     Helm helm;
     GQueue here; /* of LaneJob: to be run by the main thread itself; main thread only */
-    /* names of lanes whose last job was quick -> usec that it took for each item; main thread only
-     */
+    /* names of lanes whose last job was quick -> usec for each item; main thread only */
     GHashTable *quick;
 };
 

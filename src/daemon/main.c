@@ -34,8 +34,7 @@
 /* One second in all, looked at every 5 ms: a daemon that ends drains its lanes first, but does not
  * wait for stuck ones; its files are closed right after its end. */
 #define DAEMON_PATIENCE_STEPS 200
-/* How long the closing of files is waited for at the end; storage that hangs would take for ever.
- */
+/* How long the closing of files is waited for at the end; a hung file would take for ever. */
 #define DAEMON_CLOSE_MSEC 2000
 /* Descriptors: 10,000 locks, and connections. */
 #define DAEMON_TABLE_SIZE 16384
@@ -60,8 +59,7 @@ static void daemon_widen_table(rlim_t limit)
         close(null);
 }
 
-/* Each lease is a descriptor, and so is each connection and owner: allow as many as there may be.
- */
+/* Each lease is a descriptor, and so is each connection and owner: allow as many as may be. */
 static void daemon_raise_limits(void)
 {
     struct rlimit limit;

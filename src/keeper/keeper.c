@@ -8,12 +8,11 @@
  * runs PROGRAM as NAME with the arguments. The two talk over a socket pair, whose end the daemon
  * finds in $HOLDFAST_KEEPER (a descriptor's number, and KEEPER_MAX_FDS), in the words of
  * sd_notify(3): FDSTORE=1 with descriptors and as many lines FDNAME=, in the same order,
- * FDSTOREREMOVE=1 with FDNAME=, READY=1. A descriptor is safe as soon
- * as it is sent: the kernel holds it in the socket, and the keeper reads the socket to its end
- * before it starts the daemon anew. Should it have no room for one, it says so: FDSTOREFAILED=1
- * with FDNAME=, which is the only thing that it ever says. The new daemon finds in $HOLDFAST_KEPT
- * the number of a file with a line "NAME NUMBER" for each descriptor that it inherits; those named
- * "-" it is to close.
+ * FDSTOREREMOVE=1 with FDNAME=, READY=1. A descriptor is safe as soon as it is sent: the kernel
+ * holds it in the socket, and the keeper reads the socket to its end before it starts the daemon
+ * anew. Should it have no room for one, it says so: FDSTOREFAILED=1 with FDNAME=, which is the only
+ * thing that it ever says. The new daemon finds in $HOLDFAST_KEPT the number of a file with a line
+ * "NAME NUMBER" for each descriptor that it inherits; those named "-" it is to close.
  *
  * How the daemon's end is answered:
  *
@@ -252,8 +251,8 @@ static void keeper_become(int socket)
         keeper_die("fcntl");
     snprintf(number, sizeof(number), "%d %d", socket, KEEPER_MAX_FDS);
     setenv("HOLDFAST_KEEPER", number, 1);
-    if (keeper.activated) { /* sockets that a service manager gave us, from 3 on, are for the daemon
-                             */
+    /* sockets that a service manager gave us, from 3 on, are for the daemon */
+    if (keeper.activated) {
         snprintf(number, sizeof(number), "%d", (int)getpid());
         setenv("LISTEN_PID", number, 1);
     }
@@ -454,8 +453,8 @@ static void keeper_on_signal(void)
         keeper.stopping = 1;
     if (keeper.daemon > 0) {
         kill(keeper.daemon, (int)info.ssi_signo);
-    } else if (keeper.stopping == 1) { /* it pauses before the next start: start, and end in good
-                                          order */
+    } else if (keeper.stopping == 1) {
+        /* it pauses before the next start: start, and end in good order */
         keeper.stopping = 2;
         keeper_start();
         kill(keeper.daemon, SIGTERM);
