@@ -315,7 +315,7 @@ def crashing(daemon):
     ended, kills = threading.Event(), []
 
     def kill():
-        while not ended.wait(1.0 if sanitizer() else 0.2):
+        while not kills or not ended.wait(1.0 if sanitizer() else 0.2):
             with suppress(OSError, EOFError):
                 with daemon.client():
                     pass  # it serves
